@@ -1,0 +1,146 @@
+package hostfs
+
+import (
+	"maps"
+	"path"
+	"slices"
+	"syscall"
+)
+
+// put records e under k, and that the name no longer fails.
+func (r *Root) put(k key, e entry) {
+	if k.name != "" && k.name[0] == '/' {
+		k.name = path.Clean(k.name)
+	}
+	r.rec.mu.Lock()
+	defer r.rec.mu.Unlock()
+	if k.kind != kindErr {
+		delete(r.rec.entries, key{kind: kindErr, name: k.name})
+	}
+	r.rec.set(k, e)
+}
+
+// SetFile records the content of a file. Like the other Set methods it is for
+// captured and in-memory roots, has effect on every view of the root but its
+// clones, may be called while others read, ends an earlier SetErr of the name,
+// and panics on a live root.
+func (r *Root) SetFile(name, content string) {
+	r.put(key{kind: kindFile, name: name}, entry{text: content})
+}
+
+// SetDir records the names in a directory.
+func (r *Root) SetDir(name string, names ...string) {
+	r.put(key{kind: kindDir, name: name}, entry{names: sorted(names)})
+}
+
+// SetLink records a symbolic link's text.
+func (r *Root) SetLink(name, target string) {
+	r.put(key{kind: kindLink, name: name}, entry{text: target})
+}
+
+// SetStat records what a name leads to.
+func (r *Root) SetStat(name string, st Stat) {
+	r.put(key{kind: kindStat, name: name}, entry{stat: st})
+}
+
+// SetAsk records the answer to a question: errno, or the text where that is 0.
+func (r *Root) SetAsk(q Question, name, answer string, errno syscall.Errno) {
+	r.put(key{kindAsk, q, name}, entry{text: answer, errno: errno})
+}
+
+// SetErr records that every access of name, and of all below it, fails.
+func (r *Root) SetErr(name string, errno syscall.Errno) {
+	r.put(key{kind: kindErr, name: name}, entry{errno: errno})
+}
+
+// sorted gives a sorted copy without repetitions.
+func sorted(names []string) []string {
+	names = slices.Clone(names)
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
+// Clone is a Root of its own that starts with all that r has recorded.
+func (r *Root) Clone() *Root {
+	if r.rec == nil {
+		return &Root{watch: r.watch}
+	}
+	r.rec.mu.RLock()
+	defer r.rec.mu.RUnlock()
+	return &Root{watch: r.watch, rec: &record{
+		comment: r.rec.comment,
+		members: r.rec.members,
+		entries: maps.Clone(r.rec.entries), // an entry's names are never changed in place
+		known:   maps.Clone(r.rec.known),
+	}}
+}
+
+// Entries lists everything that is recorded, sorted, each as its kind and name:
+// "bytes /proc/swaps", "dir /proc", "ask lease /srv/web1.img", "file /proc/1/maps".
+// It is empty for a live root.
+func (r *Root) Entries() []string {
+	if r.rec == nil {
+		return nil
+	}
+	r.rec.mu.RLock()
+	defer r.rec.mu.RUnlock()
+	ids := make([]string, 0, len(r.rec.entries))
+	for k := range r.rec.entries {
+		ids = append(ids, k.String())
+	}
+	slices.Sort(ids)
+	return ids
+}
+
+// String is the key as [Root.Entries] lists it, and as a manifest line starts.
+func (k key) String() string {
+	if k.kind == kindAsk {
+		return string(k.kind) + " " + string(k.question) + " " + quote(k.name)
+	}
+	return string(k.kind) + " " + quote(k.name)
+}
+
+// Fail is a clone in which the one entry answers errno. An entry that is not
+// recorded changes nothing.
+func (r *Root) Fail(entry string, errno syscall.Errno) *Root {
+	clone := r.Clone()
+	clone.change(entry, func(e *entryOf) bool { e.errno = errno; return true })
+	return clone
+}
+
+// Delete is a clone in which the one entry answers ENOENT.
+func (r *Root) Delete(entry string) *Root { return r.Fail(entry, syscall.ENOENT) }
+
+// Truncate is a clone in which the one entry has lost the second half of its
+// text. It is false for an entry that has none to lose: no file's content and no
+// answer, or an empty one.
+func (r *Root) Truncate(entry string) (*Root, bool) {
+	clone := r.Clone()
+	ok := clone.change(entry, func(e *entryOf) bool {
+		if e.kind == kindLink || e.text == "" || e.errno != 0 {
+			return false
+		}
+		e.text = e.text[:len(e.text)/2]
+		return true
+	})
+	return clone, ok
+}
+
+// An entryOf is an entry with the kind that it is of.
+type entryOf struct {
+	kind
+	entry
+}
+
+// change edits the one entry that has this id, and says whether edit did.
+func (r *Root) change(id string, edit func(*entryOf) bool) bool {
+	for k, e := range r.rec.entries {
+		if k.String() == id {
+			both := entryOf{k.kind, e}
+			changed := edit(&both)
+			r.rec.entries[k] = both.entry
+			return changed
+		}
+	}
+	return false
+}

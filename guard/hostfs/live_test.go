@@ -1,0 +1,410 @@
+package hostfs_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"imgward/guard/hostfs"
+	"imgward/internal/testkit"
+)
+
+func TestLiveFiles(t *testing.T) {
+	r := hostfs.Live()
+	dir := t.TempDir()
+	for _, size := range []int{0, 1, 8<<10 - 1, 8 << 10, 8<<10 + 1, 300_001} {
+		want := bytes.Repeat([]byte("x"), size)
+		name := filepath.Join(dir, strconv.Itoa(size))
+		if err := os.WriteFile(name, want, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := r.ReadFile(name); !bytes.Equal(got, want) || err != nil {
+			t.Errorf("%d bytes: got %d, %v", size, len(got), err)
+		}
+	}
+	if b, err := r.ReadFile("/proc/self/mountinfo"); !bytes.Contains(b, []byte(" / ")) || err != nil {
+		t.Errorf("mountinfo without a root: %q, %v", b, err)
+	}
+	names, err := r.ReadDir(dir)
+	if want := []string{"0", "1", "300001", "8191", "8192", "8193"}; !slices.Equal(names, want) || err != nil {
+		t.Errorf("names %q, %v, want %q", names, err, want)
+	}
+	long := strings.Repeat("y", 1000)
+	for _, target := range []string{"a", long[:255], long[:256], long[:257], long} {
+		name := filepath.Join(dir, "l"+strconv.Itoa(len(target)))
+		if err := os.Symlink(target, name); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := r.Readlink(name); got != target || err != nil {
+			t.Errorf("link of %d bytes: %q, %v", len(target), got, err)
+		}
+	}
+}
+
+// TestLiveFIFO reads a FIFO that nobody writes to, which must not wait.
+func TestLiveFIFO(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "fifo")
+	if err := unix.Mkfifo(name, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r := hostfs.Live()
+	if b, err := r.ReadFile(name); len(b) != 0 || err != nil {
+		t.Errorf("%q, %v", b, err)
+	}
+	for _, q := range []hostfs.Question{hostfs.Lease, hostfs.Identity} {
+		if _, err := r.Ask(t.Context(), q, name); !errors.Is(err, syscall.EINVAL) {
+			t.Errorf("%s: %v", q, err)
+		}
+	}
+	for _, q := range []hostfs.Question{hostfs.Excl, hostfs.ReadOnly, hostfs.Size, hostfs.LoopStatus} {
+		if _, err := r.Ask(t.Context(), q, name); !errors.Is(err, syscall.ENOTBLK) {
+			t.Errorf("%s: %v", q, err)
+		}
+	}
+}
+
+func TestLiveErrors(t *testing.T) {
+	r := hostfs.Live()
+	file := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	must := func(op string, err, want error) {
+		t.Helper()
+		var e *hostfs.Error
+		if !errors.Is(err, want) || !errors.As(err, &e) || e.Op != op {
+			t.Errorf("%s: %v, want %v", op, err, want)
+		}
+		if _, ok := e.Err.(syscall.Errno); !ok {
+			t.Errorf("%s: %T inside, not an errno", op, e.Err)
+		}
+	}
+	_, err := r.ReadFile("/nowhere")
+	must("read", err, fs.ErrNotExist)
+	_, err = r.ReadFile("/proc")
+	must("read", err, syscall.EISDIR)
+	_, err = r.ReadFile("relative")
+	must("read", err, syscall.EINVAL)
+	_, err = r.ReadDir(file)
+	must("readdir", err, syscall.ENOTDIR)
+	_, err = r.Readlink(file)
+	must("readlink", err, syscall.EINVAL)
+	_, err = r.Stat(file + "/x")
+	must("stat", err, syscall.ENOTDIR)
+	_, err = r.Open("/nowhere")
+	must("open", err, fs.ErrNotExist)
+	_, err = r.Ask(t.Context(), "rm", file)
+	must("ask rm", err, syscall.EINVAL)
+	_, err = r.Ask(t.Context(), hostfs.DMStatus, "dm-0")
+	must("ask dm-status", err, syscall.EINVAL)
+}
+
+func TestLiveStat(t *testing.T) {
+	r := hostfs.Live()
+	dir := t.TempDir()
+	file := filepath.Join(dir, "file")
+	if err := os.WriteFile(file, []byte("12345"), 0o640); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink("file", filepath.Join(dir, "link")); err != nil {
+		t.Fatal(err)
+	}
+	var s unix.Stat_t
+	if err := unix.Stat(file, &s); err != nil {
+		t.Fatal(err)
+	}
+	want := hostfs.Stat{Type: hostfs.Regular, Dev: s.Dev, Ino: s.Ino, Size: 5, Mode: s.Mode & 0o7777, MtimeNs: s.Mtim.Nano()}
+	if got, err := r.Stat(filepath.Join(dir, "link")); got != want || err != nil {
+		t.Errorf("%+v, %v, want %+v", got, err, want)
+	}
+	null, err := r.Stat("/dev/null")
+	if err != nil || null.Type != hostfs.CharDevice || null.Rdev != hostfs.Mkdev(1, 3) {
+		t.Errorf("/dev/null: %+v, %v", null, err)
+	}
+
+	f, err := os.Open(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := os.Remove(file); err != nil {
+		t.Fatal(err)
+	}
+	magic := "/proc/self/fd/" + strconv.Itoa(int(f.Fd()))
+	if got, err := r.Stat(magic); got.Ino != want.Ino || got.Dev != want.Dev || err != nil {
+		t.Errorf("through a magic link to a deleted file: %+v, %v", got, err)
+	}
+	p, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	defer w.Close()
+	if got, err := r.Stat("/proc/self/fd/" + strconv.Itoa(int(p.Fd()))); got.Type != hostfs.FIFO || err != nil {
+		t.Errorf("a pipe: %+v, %v", got, err)
+	}
+}
+
+// TestLiveHandle keeps hold of a file that is renamed, replaced and deleted.
+func TestLiveHandle(t *testing.T) {
+	r := hostfs.Live()
+	dir, err := filepath.EvalSymlinks(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(dir, "file")
+	if err := os.WriteFile(file, []byte("old"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink("file", filepath.Join(dir, "link")); err != nil {
+		t.Fatal(err)
+	}
+	h, err := r.Open(filepath.Join(dir, "link"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if h.Real != file || h.Stat.Type != hostfs.Regular || h.Stat.Size != 3 {
+		t.Errorf("%+v, want %s", h, file)
+	}
+	flags, err := unix.FcntlInt(uintptr(h.Fd()), unix.F_GETFL, 0)
+	if err != nil || flags&unix.O_PATH == 0 {
+		t.Errorf("flags %#o, %v: not O_PATH", flags, err)
+	}
+	if flags, err := unix.FcntlInt(uintptr(h.Fd()), unix.F_GETFD, 0); err != nil || flags&unix.FD_CLOEXEC == 0 {
+		t.Errorf("descriptor flags %#o, %v: a child would inherit it", flags, err)
+	}
+	if err := os.WriteFile(file+".new", []byte("newer"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(file+".new", file); err != nil {
+		t.Fatal(err)
+	}
+	if b, err := r.ReadFile(h.Name()); string(b) != "old" || err != nil {
+		t.Errorf("through the handle: %q, %v", b, err)
+	}
+	if got, err := r.Stat(h.Name()); got.Ino != h.Stat.Ino || err != nil {
+		t.Errorf("through the handle: %+v, %v", got, err)
+	}
+	gone, err := r.Open(h.Name())
+	if err != nil || gone.Real != file+" (deleted)" {
+		t.Fatalf("opened again: %+v, %v", gone, err)
+	}
+	if err := gone.Close(); err != nil {
+		t.Error(err)
+	}
+	if err := h.Close(); err != nil {
+		t.Error(err)
+	}
+	if h.Fd() != -1 || h.Close() == nil {
+		t.Error("closed, but still there")
+	}
+}
+
+// TestLiveLease sees every kind of other opener, and leaves no lease behind.
+func TestLiveLease(t *testing.T) {
+	r := hostfs.Live()
+	file := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(file, []byte("x"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	h, err := r.Open(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer h.Close()
+	ask := func(name string) any { return outcome(r.Ask(t.Context(), hostfs.Lease, name)) }
+	if got := ask(file); got == syscall.EINVAL {
+		testkit.Missing(t, "leases on the file system of "+file)
+	}
+	for _, name := range []string{file, h.Name()} {
+		for _, tt := range []struct {
+			flags int
+			want  any
+		}{{os.O_RDONLY, "read"}, {os.O_WRONLY, syscall.EAGAIN}, {os.O_RDWR, syscall.EAGAIN}, {unix.O_PATH, "write"}} {
+			if got := ask(name); got != "write" {
+				t.Errorf("nobody has it open: %v", got)
+			}
+			f, err := os.OpenFile(file, tt.flags, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := ask(name); got != tt.want {
+				t.Errorf("open with %#o: %v, want %v", tt.flags, got, tt.want)
+			}
+			f.Close()
+		}
+	}
+	b, err := os.ReadFile("/proc/locks")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if ino := ":" + strconv.FormatUint(h.Stat.Ino, 10) + " "; strings.Contains(string(b), ino) {
+		t.Errorf("a lease is left on inode%s:\n%s", ino, b)
+	}
+	if got := ask("/dev/null"); got != syscall.EINVAL {
+		t.Errorf("a device: %v", got)
+	}
+}
+
+func TestLiveIdentity(t *testing.T) {
+	r := hostfs.Live()
+	dir := t.TempDir()
+	file, link, other := filepath.Join(dir, "file"), filepath.Join(dir, "link"), filepath.Join(dir, "other")
+	for _, name := range []string{file, other} {
+		if err := os.WriteFile(name, []byte("x"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Link(file, link); err != nil {
+		t.Fatal(err)
+	}
+	ask := func(name string) string {
+		t.Helper()
+		s, err := r.Ask(t.Context(), hostfs.Identity, name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	id := ask(file)
+	st, err := r.Stat(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	words := strings.Fields(id)
+	if len(words) != 3 || !strings.HasPrefix(words[0], "fsuuid=") || words[1] != "ino="+strconv.FormatUint(st.Ino, 10) || !strings.HasPrefix(words[2], "btime=") {
+		t.Errorf("identity %q", id)
+	}
+	if got := ask(link); got != id {
+		t.Errorf("another name of it: %q, not %q", got, id)
+	}
+	if ask(other) == id {
+		t.Errorf("another file: %q too", id)
+	}
+	// A reader of the file itself would make this fail.
+	if err := os.Chmod(file, 0); err != nil {
+		t.Fatal(err)
+	}
+	if got := ask(file); got != id {
+		t.Errorf("unreadable: %q, not %q", got, id)
+	}
+	if _, err := r.Ask(t.Context(), hostfs.Identity, dir); !errors.Is(err, syscall.EINVAL) {
+		t.Errorf("a directory: %v", err)
+	}
+}
+
+func TestLiveLoop(t *testing.T) {
+	testkit.Need(t, "root", "losetup")
+	r := hostfs.Live()
+	file := filepath.Join(t.TempDir(), "an image.img")
+	if err := os.WriteFile(file, make([]byte, 1<<20), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	out, err := exec.Command("losetup", "-f", "--show", "-r", "-o", "4096", "--sizelimit", "65536", file).CombinedOutput()
+	if err != nil {
+		testkit.Missing(t, "a loop device: "+string(out))
+	}
+	loop := strings.TrimSpace(string(out))
+	detach := func() error { return exec.Command("losetup", "-d", loop).Run() }
+	attached := true
+	t.Cleanup(func() {
+		if attached {
+			detach()
+		}
+	})
+	st, err := r.Stat(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dev, err := r.Stat(loop)
+	if err != nil || dev.Type != hostfs.BlockDevice || dev.Size != 0 {
+		t.Fatalf("%s: %+v, %v", loop, dev, err)
+	}
+	ask := func(q hostfs.Question, name string) any { return outcome(r.Ask(t.Context(), q, name)) }
+	want := "dev=" + hostfs.FormatDev(st.Dev) + " ino=" + strconv.FormatUint(st.Ino, 10) +
+		" rdev=0:0 offset=4096 sizelimit=65536 ro=1 file=" + strconv.Quote(file)
+	if got := ask(hostfs.LoopStatus, loop); len(file) < 64 && got != want {
+		t.Errorf("%v, want %s", got, want)
+	}
+	for q, want := range map[hostfs.Question]string{hostfs.Size: "65536", hostfs.ReadOnly: "1", hostfs.Excl: "free"} {
+		if got := ask(q, loop); got != want {
+			t.Errorf("%s: %v, want %s", q, got, want)
+		}
+	}
+	if got := ask(hostfs.Lease, file); got != "read" {
+		t.Errorf("the image of a read-only loop device: lease %v", got)
+	}
+	if got := ask(hostfs.Lease, loop); got != syscall.EINVAL {
+		t.Errorf("the device: lease %v", got)
+	}
+	if got := ask(hostfs.Excl, file); got != syscall.ENOTBLK {
+		t.Errorf("the image: excl %v", got)
+	}
+
+	plain, err := os.Open(loop)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := ask(hostfs.Excl, loop); got != "free" {
+		t.Errorf("beside a plain opener: %v", got)
+	}
+	plain.Close()
+	excl, err := os.OpenFile(loop, os.O_RDONLY|unix.O_EXCL, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := ask(hostfs.Excl, loop); got != syscall.EBUSY {
+		t.Errorf("beside an exclusive opener: %v", got)
+	}
+	h, err := r.Open(loop)
+	if err != nil {
+		t.Fatal(err)
+	}
+	excl.Close()
+	if got := ask(hostfs.Excl, h.Name()); got != "free" {
+		t.Errorf("by its handle: %v", got)
+	}
+	h.Close()
+
+	if err := detach(); err != nil {
+		t.Fatal(err)
+	}
+	attached = false
+	if got := ask(hostfs.LoopStatus, loop); got != syscall.ENXIO {
+		t.Errorf("detached: %v", got)
+	}
+}
+
+// TestLiveDeviceMapper asks a device-mapper that is not there, or for a device
+// that is not.
+func TestLiveDeviceMapper(t *testing.T) {
+	testkit.Need(t, "root")
+	r := hostfs.Live()
+	for _, q := range []hostfs.Question{hostfs.DMStatus, hostfs.DMTable} {
+		got := outcome(r.Ask(t.Context(), q, "4095:1048575"))
+		if !slices.Contains([]any{syscall.ENOENT, syscall.ENODEV, syscall.ENXIO}, got) {
+			t.Errorf("%s: %v", q, got)
+		}
+	}
+}
+
+func TestLiveAskEnds(t *testing.T) {
+	ctx, cancel := context.WithCancelCause(t.Context())
+	reason := errors.New("enough")
+	cancel(reason)
+	_, err := hostfs.Live().Ask(ctx, hostfs.Size, "/dev/null")
+	if !errors.Is(err, reason) {
+		t.Errorf("%v, want %v", err, reason)
+	}
+}

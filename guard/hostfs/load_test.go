@@ -1,0 +1,112 @@
+package hostfs_test
+
+import (
+	"errors"
+	"strings"
+	"testing"
+	"testing/iotest"
+
+	"imgward/guard/hostfs"
+)
+
+// TestLoadRefuses says for each malformed capture on which line the error is.
+func TestLoadRefuses(t *testing.T) {
+	for _, tt := range []struct{ line, want string }{
+		{"frob /x", "line 2: frob /x: no such keyword"},
+		{"stat", `line 2: "stat": no name`},
+		{"stat /x", "line 2: stat /x: no type"},
+		{"stat /x q", `"q": no file type`},
+		{"stat /x f ino=1 ino=1", `"ino": twice`},
+		{"stat /x f ino=-1", "invalid syntax"},
+		{"stat /x f ino=18446744073709551616", "value out of range"},
+		{"stat /x f dev=1", "not MAJOR:MINOR"},
+		{"stat /x f rdev=1:2:3", "not MAJOR:MINOR"},
+		{"stat /x f mode=10000", "value out of range"},
+		{"stat /x f mode=8", "invalid syntax"},
+		{"stat /x f colour=red", "no such field"},
+		{"stat x f", "not an absolute path"},
+		{"stat /x/ f", "not an absolute path"},
+		{"stat /x/../y f", "not an absolute path"},
+		{`stat "/x\x00" f`, "not an absolute path"},
+		{"link /x", "0 words after the name"},
+		{"link /x a b", "2 words after the name"},
+		{`link /x ""`, "empty target"},
+		{"dir /x a/b", "not the name of a directory entry"},
+		{"dir /x ..", "not the name of a directory entry"},
+		{"bytes /x y", "not quoted"},
+		{`bytes /x "y`, "no end of the quotation"},
+		{`bytes /x "y"z`, "no blank after the quotation"},
+		{"err /x EGG", "no such errno"},
+		{`err /x "EIO"`, "no such errno"},
+		{"ask", `line 2: "ask": no name`},
+		{"ask lease", `"ask": no name`},
+		{"ask rm /x EIO", `ask "rm": no such question`},
+		{"ask lease /x write", "no such errno"},
+		{"ask lease x/../y EIO\nask lease x/../y EIO", "line 3: ask lease x/../y: recorded twice"},
+		{"link /x a\nlink /x b", "line 3: link /x: recorded twice"},
+		{"bytes /x \"\"\n-- /x --", "line 3: file /x: recorded twice"},
+		{"-- /x --\n-- /x --", `line 3: member "/x" again`},
+		{"-- want --\n-- want --", `line 3: member "want" again`},
+		{"-- /x/ --", "line 2: \"/x/\": not an absolute path"},
+		{"stat /x\x01 f", "must be quoted"},
+		{"stat /x\xff f", "must be quoted"},
+	} {
+		_, err := hostfs.Load(strings.NewReader("-- manifest --\n" + tt.line + "\n"))
+		if err == nil || !strings.Contains(err.Error(), tt.want) || !strings.HasPrefix(err.Error(), "load capture: ") {
+			t.Errorf("%q: %v, want %s", tt.line, err, tt.want)
+		}
+	}
+	if _, err := hostfs.Load(iotest.ErrReader(errors.ErrUnsupported)); !errors.Is(err, errors.ErrUnsupported) {
+		t.Errorf("a read that fails: %v", err)
+	}
+}
+
+// TestLoadLayout reads what is well-formed but odd.
+func TestLoadLayout(t *testing.T) {
+	r := load(t, "-- --\n--  manifest  --\r\n\t\n  bytes\t/x \"1\" \n-- /y --\nlast line")
+	if r.Comment() != "-- --\n" {
+		t.Errorf("comment %q", r.Comment())
+	}
+	for name, want := range map[string]string{"/x": "1", "/y": "last line\n"} {
+		if b, err := r.ReadFile(name); string(b) != want || err != nil {
+			t.Errorf("%s: %q, %v", name, b, err)
+		}
+	}
+	empty := load(t, "")
+	if empty.Comment() != "" || len(empty.Entries()) != 0 {
+		t.Error("an empty capture holds something")
+	}
+}
+
+// FuzzLoad requires that no capture breaks the loader or the lookups, and that
+// every entry can be named again.
+func FuzzLoad(f *testing.F) {
+	f.Add(capture)
+	f.Add("-- manifest --\nlink / /\nlink /a ../../a/b\nstat /a/b l\ndir /")
+	f.Add("-- manifest --\nask lease \"a b\" \"\"\nerr / EIO\n-- / --\n")
+	f.Fuzz(func(t *testing.T, text string) {
+		r, err := hostfs.Load(strings.NewReader(text))
+		if err != nil {
+			return
+		}
+		names := []string{"/", "/..", "/proc/self/fd/0"}
+		for _, id := range r.Entries() {
+			names = append(names, id[strings.LastIndexByte(id, ' ')+1:])
+			gone := r.Delete(id)
+			if len(gone.Entries()) != len(r.Entries()) {
+				t.Errorf("deleting %s changed what is recorded", id)
+			}
+			if len(r.Entries()) > 20 {
+				break
+			}
+		}
+		for _, name := range names {
+			r.ReadFile(name)
+			r.ReadDir(name + "/..")
+			r.Readlink(name)
+			r.Stat(name + "/x")
+			r.Open(name)
+			r.Ask(t.Context(), hostfs.Lease, name)
+		}
+	})
+}
