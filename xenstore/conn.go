@@ -1,0 +1,282 @@
+package xenstore
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"sync"
+	"time"
+)
+
+// maxInFlight is how many requests of one ReadAll or ListAll are with the daemon
+// at a time. It hides the round trip, and bounds what the daemon has to buffer.
+const maxInFlight = 64
+
+// A Conn is a connection to the daemon. Its methods may be called by any number
+// of goroutines. Two goroutines of its own move the messages: one writes, and
+// one reads and never waits for anybody but the daemon.
+//
+// A request ends with its reply, with its context, with the time limit of
+// [Config], or with the connection, whichever is first. The connection survives
+// the first three.
+type Conn struct {
+	rwc   io.ReadWriteCloser
+	limit time.Duration
+	trace *tracer
+
+	out  chan []byte   // whole messages, to the writer
+	dead chan struct{} // closed when cause is set
+	once sync.Once     // guards the death
+	// cause is why the connection ended, never nil after dead is closed;
+	// closeErr is what closing the transport said.
+	cause    error
+	closeErr error
+	tasks    sync.WaitGroup // reader and writer
+
+	// mu guards what follows. It is held for map operations only: never while
+	// something is sent, received or called.
+	mu        sync.Mutex
+	lastID    uint32
+	calls     map[uint32]*call
+	lastToken uint64
+	watches   map[string]*watch
+	stats     Stats
+}
+
+// Stats counts what a Conn received and could not use. None of it is an error.
+type Stats struct {
+	Late     uint64 // replies to requests that had been given up
+	Stray    uint64 // replies to requests never made, events nobody watches, malformed events
+	Overflow uint64 // events that did not fit the queue of their watch
+}
+
+// A call is a request that waits for its reply.
+type call struct {
+	id    uint32
+	op    op
+	reply chan reply // one place, so that the reader never blocks; sent to at most once
+}
+
+// A reply is the daemon's answer to a call.
+type reply struct {
+	op   op
+	body []byte
+}
+
+// NewConn returns a connection over a transport that is already open, and owns
+// it from then on. Closing the transport must end a Read and a Write that are
+// under way, as it does for sockets, pipes and the kernel's device. The time
+// limit is [DefaultTimeout].
+func NewConn(rwc io.ReadWriteCloser) *Conn { return newConn(rwc, &Config{}) }
+
+// newConn starts the two goroutines of a connection.
+func newConn(rwc io.ReadWriteCloser, cfg *Config) *Conn {
+	c := &Conn{
+		rwc:     rwc,
+		limit:   cfg.timeout(),
+		trace:   newTracer(cfg.Trace),
+		out:     make(chan []byte),
+		dead:    make(chan struct{}),
+		calls:   make(map[uint32]*call),
+		watches: make(map[string]*watch),
+	}
+	c.tasks.Go(c.readAll)
+	c.tasks.Go(c.writeAll)
+	return c
+}
+
+// Close ends the connection and returns when its goroutines have ended. Every
+// request and every watch under way fails with net.ErrClosed. The error is the
+// transport's, also if the connection had died before.
+func (c *Conn) Close() error {
+	c.die(net.ErrClosed)
+	c.tasks.Wait()
+	return c.closeErr
+}
+
+// Stats returns the counts so far.
+func (c *Conn) Stats() Stats {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.stats
+}
+
+// die ends the connection because of cause, once.
+func (c *Conn) die(cause error) {
+	c.once.Do(func() {
+		c.cause = cause
+		close(c.dead)
+		c.closeErr = c.rwc.Close()
+	})
+}
+
+// writeAll passes messages to the transport, each with one Write, as the
+// kernel's device wants it.
+func (c *Conn) writeAll() {
+	for {
+		select {
+		case msg := <-c.out:
+			c.trace.sent(msg)
+			if _, err := c.rwc.Write(msg); err != nil {
+				c.die(fmt.Errorf("connection lost: %w", err))
+				return
+			}
+		case <-c.dead:
+			return
+		}
+	}
+}
+
+// readAll hands messages to those who wait for them, until the stream ends.
+func (c *Conn) readAll() {
+	r := bufio.NewReader(c.rwc)
+	for {
+		h, body, err := readMessage(r)
+		if err != nil {
+			if errors.Is(err, io.EOF) {
+				err = fmt.Errorf("closed by the daemon: %w", err)
+			}
+			c.die(fmt.Errorf("connection lost: %w", err))
+			return
+		}
+		c.trace.line('<', h, body)
+		if h.op == opEvent {
+			c.event(body)
+		} else {
+			c.answer(h, body)
+		}
+	}
+}
+
+// answer hands a reply to its call. An acknowledgement of WATCH or UNWATCH with
+// id 0 is made by the device of kernels before 4.11, which handle one request
+// after the other: it belongs to the oldest call of its kind.
+func (c *Conn) answer(h header, body []byte) {
+	c.mu.Lock()
+	cl := c.calls[h.id]
+	if cl == nil && h.id == 0 && (h.op == opWatch || h.op == opUnwatch) {
+		cl = c.oldest(h.op)
+	}
+	switch {
+	case cl != nil:
+		delete(c.calls, cl.id)
+	case h.id != 0 && h.id <= c.lastID:
+		c.stats.Late++
+	default:
+		c.stats.Stray++
+	}
+	c.mu.Unlock()
+	if cl != nil {
+		cl.reply <- reply{op: h.op, body: body}
+	}
+}
+
+// oldest returns the call of kind o with the smallest id, or nil. c.mu is held.
+func (c *Conn) oldest(o op) *call {
+	var found *call
+	for _, cl := range c.calls {
+		if cl.op == o && (found == nil || cl.id < found.id) {
+			found = cl
+		}
+	}
+	return found
+}
+
+// newCall reserves an id. Ids are never 0, which is that of events.
+func (c *Conn) newCall(o op) *call {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for {
+		c.lastID++
+		if c.lastID != 0 && c.calls[c.lastID] == nil {
+			break
+		}
+	}
+	cl := &call{id: c.lastID, op: o, reply: make(chan reply, 1)}
+	c.calls[cl.id] = cl
+	return cl
+}
+
+// forget gives up a call; its reply will count as late.
+func (c *Conn) forget(cl *call) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.calls, cl.id)
+}
+
+// start sends a request without waiting for the reply. Every call that it
+// returns must be waited for or forgotten.
+func (c *Conn) start(ctx context.Context, p *patience, o op, parts ...string) (*call, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	cl := c.newCall(o)
+	msg, err := appendMessage(nil, header{op: o, id: cl.id}, parts...)
+	if err == nil {
+		p.reset()
+		select {
+		case c.out <- msg:
+			return cl, nil
+		case <-ctx.Done():
+			err = ctx.Err()
+		case <-p.spent():
+			err = p.err()
+		case <-c.dead:
+			err = c.cause
+		}
+	}
+	c.forget(cl)
+	return nil, err
+}
+
+// wait returns the reply to cl, or why there will be none. In both cases cl is
+// done with.
+func (c *Conn) wait(ctx context.Context, p *patience, cl *call) (reply, error) {
+	p.reset()
+	var err error
+	select {
+	case r := <-cl.reply:
+		return r, nil
+	case <-ctx.Done():
+		err = ctx.Err()
+	case <-p.spent():
+		err = p.err()
+	case <-c.dead:
+		err = c.cause
+	}
+	c.forget(cl)
+	// What the reader handed over before it stopped still counts.
+	select {
+	case r := <-cl.reply:
+		return r, nil
+	default:
+		return reply{}, err
+	}
+}
+
+// payload returns the payload of a reply to an operation of kind want, or the
+// error that the daemon answered with.
+func (r reply) payload(want op) ([]byte, error) {
+	switch r.op {
+	case want:
+		return r.body, nil
+	case opError:
+		return nil, parseError(r.body)
+	}
+	return nil, malformed(fmt.Errorf("of kind %v", r.op))
+}
+
+// roundTrip makes one request and returns the reply, which may be an error, or
+// why there is none.
+func (c *Conn) roundTrip(ctx context.Context, o op, parts ...string) (reply, error) {
+	p := c.patience(ctx)
+	defer p.stop()
+	cl, err := c.start(ctx, p, o, parts...)
+	if err != nil {
+		return reply{}, err
+	}
+	return c.wait(ctx, p, cl)
+}

@@ -1,0 +1,140 @@
+package xenstore
+
+import (
+	"context"
+	"errors"
+	"syscall"
+)
+
+// A Value is what ReadAll found at one path.
+type Value struct {
+	Path string
+	Data []byte // exactly as stored, not nil if Err is; may be empty
+	Err  error  // why there is no Data, an *OpError: fs.ErrNotExist, fs.ErrPermission, ...
+}
+
+// A Listing is what ListAll found beneath one path.
+type Listing struct {
+	Path  string
+	Names []string // in the daemon's order; empty, not nil, if there are none
+	Err   error    // why there are no Names, an *OpError
+}
+
+// Read returns the value at path, exactly as stored. A node without a value has
+// an empty one. The error is an *OpError.
+func (c *Conn) Read(ctx context.Context, path string) ([]byte, error) {
+	vs, err := c.ReadAll(ctx, []string{path})
+	if err != nil {
+		return nil, err
+	}
+	return vs[0].Data, vs[0].Err
+}
+
+// List returns the names of path's children, in the daemon's order; the slice is
+// empty, not nil, if there are none. A directory too long for one message is
+// read in parts, from the start again if it changed meanwhile. The error is an
+// *OpError.
+func (c *Conn) List(ctx context.Context, path string) ([]string, error) {
+	ls, err := c.ListAll(ctx, []string{path})
+	if err != nil {
+		return nil, err
+	}
+	return ls[0].Names, ls[0].Err
+}
+
+// ReadAll reads many paths, with up to 64 requests under way, and returns a
+// Value for each, in the order of paths. The values are not a snapshot: each was
+// true at its own moment of the call. The error, an *OpError, says that the scan
+// could not be finished, because of ctx, the time limit or the connection; then
+// there are no values.
+func (c *Conn) ReadAll(ctx context.Context, paths []string) ([]Value, error) {
+	vs := make([]Value, len(paths))
+	err := c.each(ctx, opRead, paths, func(i int, body []byte, err error) {
+		vs[i] = Value{Path: paths[i], Data: body, Err: failure(opRead, paths[i], err)}
+	})
+	if err != nil {
+		return nil, err
+	}
+	return vs, nil
+}
+
+// ListAll lists many paths as ReadAll reads them. Directories too long for one
+// message are read in parts afterwards, one after the other.
+func (c *Conn) ListAll(ctx context.Context, paths []string) ([]Listing, error) {
+	ls := make([]Listing, len(paths))
+	var long []int
+	err := c.each(ctx, opDirectory, paths, func(i int, body []byte, err error) {
+		var names []string
+		switch {
+		case err == nil:
+			names, err = parseNames(body)
+			err = malformed(err)
+		case errors.Is(err, syscall.E2BIG):
+			long = append(long, i)
+		}
+		ls[i] = Listing{Path: paths[i], Names: names, Err: failure(opDirectory, paths[i], err)}
+	})
+	if err != nil {
+		return nil, err
+	}
+	for _, i := range long {
+		names, refused, err := c.listParts(ctx, paths[i])
+		if err != nil {
+			return nil, failure(opDirectoryPart, paths[i], err)
+		}
+		ls[i] = Listing{Path: paths[i], Names: names, Err: failure(opDirectoryPart, paths[i], refused)}
+	}
+	return ls, nil
+}
+
+// each makes a request of kind o for every path and calls got, in the order of
+// paths, with the payload of the reply or the error that stands for it. A path
+// that no daemon would take is not sent. The error that each returns ends all.
+func (c *Conn) each(ctx context.Context, o op, paths []string, got func(i int, body []byte, err error)) error {
+	p := c.patience(ctx)
+	defer p.stop()
+	calls := make([]*call, len(paths)) // those under way
+	defer func() {
+		for _, cl := range calls {
+			if cl != nil {
+				c.forget(cl)
+			}
+		}
+	}()
+	finish := func(i int) error {
+		cl := calls[i]
+		if cl == nil {
+			got(i, nil, checkPath(paths[i]))
+			return nil
+		}
+		calls[i] = nil
+		r, err := c.wait(ctx, p, cl)
+		if err != nil {
+			return failure(o, paths[i], err)
+		}
+		body, err := r.payload(o)
+		got(i, body, err)
+		return nil
+	}
+	for i, path := range paths {
+		if i >= maxInFlight {
+			if err := finish(i - maxInFlight); err != nil {
+				return err
+			}
+		}
+		if checkPath(path) != nil {
+			continue
+		}
+		cl, err := c.start(ctx, p, o, path)
+		if err != nil {
+			return failure(o, path, err)
+		}
+		calls[i] = cl
+	}
+	for i := max(0, len(paths)-maxInFlight); i < len(paths); i++ {
+		if err := finish(i); err != nil {
+			return err
+		}
+	}
+	return nil
+}
