@@ -12,6 +12,7 @@ import (
 	"go/token"
 	"io"
 	"os/exec"
+	"path"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -44,7 +45,6 @@ var layers = []struct {
 	{"imageops/...", []string{"imageops/..."}},
 
 	{"xenstore", nil},
-	{"xenstore/xenstoretest", []string{"xenstore"}},
 
 	{"bench", nil},
 	{"internal/...", nil},
@@ -84,16 +84,29 @@ func withinAny(path string, patterns []string) bool {
 	return false
 }
 
-// edge is nil if package pkg may import path; both are full import paths.
-func edge(pkg, path string) error {
+// forTests reports whether a package of ours is there for tests. It may import
+// what it needs; only tests and others of its kind may import it.
+func forTests(pkg string) bool {
+	name := path.Base(pkg)
+	return name == "testkit" || strings.HasSuffix(name, "test")
+}
+
+// edge is nil if package pkg may import package target.
+func edge(pkg, target string) error {
 	from, _ := strings.CutPrefix(pkg, module+"/")
 	for _, o := range outside {
-		if within(path, o.path+"/...") && !withinAny(from, o.allowed) {
-			return fmt.Errorf("%s imports %s, which only %s may", pkg, path, strings.Join(o.allowed, ", "))
+		if within(target, o.path+"/...") && !withinAny(from, o.allowed) {
+			return fmt.Errorf("%s imports %s, which only %s may", pkg, target, strings.Join(o.allowed, ", "))
 		}
 	}
-	to, ours := strings.CutPrefix(path, module+"/")
+	to, ours := strings.CutPrefix(target, module+"/")
 	if !ours {
+		return nil
+	}
+	if forTests(to) && !forTests(from) {
+		return fmt.Errorf("%s imports %s, which is for tests", pkg, target)
+	}
+	if forTests(from) && !within(to, "cmd/...") {
 		return nil
 	}
 	for _, l := range layers {
@@ -101,7 +114,7 @@ func edge(pkg, path string) error {
 			continue
 		}
 		if !withinAny(to, l.imports) {
-			return fmt.Errorf("%s imports %s; of ours it may import [%s]", pkg, path, strings.Join(l.imports, ", "))
+			return fmt.Errorf("%s imports %s; of ours it may import [%s]", pkg, target, strings.Join(l.imports, ", "))
 		}
 		return nil
 	}
@@ -188,6 +201,8 @@ func TestEdges(t *testing.T) {
 		{"guard", "imgward/imageops/probe", true},
 		{"guard", "imgward/xenstore", true},
 		{"guard", "imgward/xenstore/xenstoretest", false},
+		{"guard/guardtest", "imgward/xenstore/xenstoretest", true},
+		{"guard/guardtest", "imgward/cmd/imgward", false},
 		{"guard/hostfs", "imgward/guard", false},
 		{"imageops", "github.com/diskfs/go-diskfs", false},
 		{"imageops", "github.com/schollz/progressbar/v3", false},

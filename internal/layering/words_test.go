@@ -78,9 +78,6 @@ func badCalls(t *testing.T, name string, src []byte) []string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// Packages that only tests use write files of their own.
-	pkg := path.Base(path.Dir(name))
-	forTests := strings.HasSuffix(pkg, "test") || pkg == "testkit"
 	var bad []string
 	add := func(n ast.Node, what string) {
 		bad = append(bad, fset.Position(n.Pos()).String()+": "+what)
@@ -94,7 +91,7 @@ func badCalls(t *testing.T, name string, src []byte) []string {
 			case x.Name == "os" && n.Sel.Name == "Exit" && !withinAny(name, mains),
 				x.Name == "log" && strings.HasPrefix(n.Sel.Name, "Fatal"):
 				add(n, x.Name+"."+n.Sel.Name+" skips deferred calls")
-			case forTests:
+			case forTests(path.Dir(name)): // writes files of its own
 			case n.Sel.Name == "O_TRUNC", x.Name == "os" && (n.Sel.Name == "Create" || n.Sel.Name == "WriteFile"):
 				add(n, x.Name+"."+n.Sel.Name+" truncates what is there")
 			}

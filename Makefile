@@ -1,0 +1,54 @@
+# imgward: `make` lists the targets. Everything works without a network once
+# the Go modules and the Debian packages are there.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help build install deps lint test fuzz bench demo clean
+
+# The file systems' programs are not on every user's path.
+export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
+
+PREFIX ?= /usr/local
+FUZZTIME ?= 20s
+PKG ?= ./...
+STATICCHECK := go run honnef.co/go/tools/cmd/staticcheck@v0.7.0
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-8s  %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+build: ## one static binary, bin/imgward
+	CGO_ENABLED=0 go build -trimpath -o bin/imgward ./cmd/imgward
+
+install: build ## the binary into $(PREFIX)/bin
+	install -D -m 755 bin/imgward $(DESTDIR)$(PREFIX)/bin/imgward
+
+deps: ## the Debian packages that test, demo and bench need (as root)
+	@scripts/deps
+
+lint: ## gofmt, go vet, staticcheck; golangci-lint where it is installed
+	@bad=$$(gofmt -l .); [ -z "$$bad" ] || { echo "not gofmt'ed:"; echo "$$bad"; exit 1; }
+	go vet $(PKG)
+	$(STATICCHECK) $(PKG)
+	@! command -v golangci-lint >/dev/null || golangci-lint run $(PKG)
+
+test: deps lint ## every test this machine can run; REQUIRE=all makes a skip a failure
+	@scripts/test $(PKG)
+
+fuzz: ## each fuzz target for FUZZTIME (20s)
+	@for pkg in $$(go list $(PKG)); do \
+		for target in $$(go test -list '^Fuzz' $$pkg | grep '^Fuzz' || true); do \
+			echo "$$pkg $$target"; \
+			go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) $$pkg; \
+		done; \
+	done
+
+bench: deps build ## the same copy by imgward and by its peers, as ratios; BENCH_SIZE, BENCH_DIR
+	@go run ./bench
+
+demo: deps build ## what imgward refuses and why, on throw-away images
+	@testdata/demo/demo.sh
+
+clean: ## remove what was built
+	rm -rf bin
