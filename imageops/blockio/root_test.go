@@ -1,0 +1,162 @@
+package blockio
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"reflect"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"imgward/imageops/blockio/blocktest"
+	"imgward/internal/testkit"
+)
+
+const mib = 1 << 20
+
+// fileSystems are made with their size, as small as their mkfs allows.
+var fileSystems = []struct {
+	kind    string
+	size    int64
+	reflink bool
+}{
+	{"ext4", 64 * mib, false},
+	{"xfs", 320 * mib, true},
+	{"btrfs", 320 * mib, true},
+	{"tmpfs", 64 * mib, false},
+}
+
+func TestRootLoopDevices(t *testing.T) {
+	testkit.Need(t, "root")
+	for _, sector := range []int{512, 4096} {
+		t.Run(fmt.Sprint(sector), func(t *testing.T) {
+			device := blocktest.Loop(t, 8*mib, sector)
+			what := noise(8*mib, 1)
+			for _, direct := range []bool{false, true} {
+				if err := os.WriteFile(device, what, 0); err != nil {
+					t.Fatal(err)
+				}
+				file, f := open(t, device, direct)
+				if file.Size() != 8*mib {
+					t.Errorf("size %d, want %d", file.Size(), 8*mib)
+				}
+				if lim := file.Limits(); lim.Logical != sector || lim.OffAlign != sector || lim.Physical < sector || lim.MemAlign > 4096 {
+					t.Errorf("limits %+v of %d-byte sectors", lim, sector)
+				}
+				testReadsAndWrites(t, file, f, what[:5*4096+300])
+				for _, rung := range []string{"zero out", "write"} {
+					only(file, rung)
+					testZeroShapes(t, file, ZeroPunch)
+				}
+				only(file, "zero out")
+				if err := file.Zero(mib, mib, ZeroKeep); err != nil || gone(file, "zero out") {
+					t.Errorf("BLKZEROOUT: %v, gone: %v", err, gone(file, "zero out"))
+				}
+				if err := file.Truncate(mib); !errors.Is(err, errors.ErrUnsupported) {
+					t.Errorf("truncate: %v", err)
+				}
+				if got, want := extents(t, file, 512, mib), []Extent{{512, mib, false}}; !reflect.DeepEqual(got, want) {
+					t.Errorf("extents %v, want %v", got, want)
+				}
+				if _, err := file.WriteAt(make([]byte, sector), 8*mib); !errors.Is(err, unix.ENOSPC) {
+					t.Errorf("write behind the end: %v, want %v", err, unix.ENOSPC)
+				}
+				if err := file.Zero(8*mib-int64(sector), 2*int64(sector), ZeroKeep); !errors.Is(err, unix.EINVAL) {
+					t.Errorf("zero across the end: %v", err)
+				}
+				if err := file.Sync(); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+}
+
+func TestRootFileSystems(t *testing.T) {
+	testkit.Need(t, "root")
+	for _, fs := range fileSystems {
+		t.Run(fs.kind, func(t *testing.T) {
+			dir := blocktest.FileSystem(t, fs.kind, fs.size)
+			t.Run("tails", func(t *testing.T) { testDirectTails(t, dir) })
+			t.Run("extents", func(t *testing.T) { testExtents(t, dir, 64<<10) })
+			for _, direct := range []bool{false, true} {
+				what := noise(5*4096+511, 3)
+				file, f := create(t, dir, what, direct)
+				testReadsAndWrites(t, file, f, what)
+				for _, rung := range []string{"all", "punch hole", "zero range", "write"} {
+					file, _ := create(t, dir, noise(8*4096, 4), direct)
+					if rung != "all" {
+						only(file, rung)
+					}
+					testZeroShapes(t, file, ZeroPunch)
+					testZeroShapes(t, file, ZeroKeep)
+				}
+			}
+			t.Run("reflink", func(t *testing.T) { testReflink(t, dir, fs.reflink) })
+		})
+	}
+}
+
+func testReflink(t *testing.T, dir string, can bool) {
+	what := noise(mib+100, 5)
+	src, _ := create(t, dir, what, false)
+	dst, f := create(t, dir, nil, false)
+	err := dst.Reflink(src)
+	if !can {
+		if !errors.Is(err, errors.ErrUnsupported) {
+			t.Errorf("%v, want %v", err, errors.ErrUnsupported)
+		}
+		same(t, "untouched target", content(t, f.Name()), nil)
+		return
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if dst.Size() != mib+100 {
+		t.Errorf("size %d, want %d", dst.Size(), mib+100)
+	}
+	same(t, "clone", content(t, f.Name()), what)
+	if _, err := dst.WriteAt([]byte("only here"), 4096); err != nil {
+		t.Fatal(err)
+	}
+	got := make([]byte, len(what))
+	if _, err := src.ReadAt(got, 0); err != nil {
+		t.Fatal(err)
+	}
+	same(t, "source after a write to its clone", got, what)
+}
+
+func TestRootReflinkBetweenFileSystems(t *testing.T) {
+	testkit.Need(t, "root", "mkfs.xfs")
+	src, _ := create(t, blocktest.FileSystem(t, "xfs", 320*mib), noise(4096, 1), false)
+	dst, _ := create(t, blocktest.FileSystem(t, "xfs", 320*mib), nil, false)
+	if err := dst.Reflink(src); !errors.Is(err, errors.ErrUnsupported) {
+		t.Errorf("%v, want %v", err, errors.ErrUnsupported)
+	}
+}
+
+func TestRootFullFileSystem(t *testing.T) {
+	testkit.Need(t, "root", "mkfs.ext4")
+	dir := blocktest.FileSystem(t, "ext4", 16*mib)
+	f, err := os.OpenFile(filepath.Join(dir, "image"), os.O_RDWR|os.O_CREATE|unix.O_DIRECT, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	file, err := NewFile(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	off, p := int64(0), alignedBytes(64<<10, 4096)
+	for err == nil && off < 32*mib {
+		var n int
+		n, err = file.WriteAt(p, off)
+		off += int64(n)
+	}
+	var op *OpError
+	if !errors.Is(err, unix.ENOSPC) || !errors.As(err, &op) || op.Off != off || off == 0 || off >= 16*mib {
+		t.Errorf("%d bytes, then %v", off, err)
+	}
+}
