@@ -1,0 +1,188 @@
+package guard
+
+// A Code names a kind of finding. Codes are stable: scripts, overrides and the
+// manual use them.
+type Code string
+
+// Severity is what a finding means for the operation that was asked for.
+type Severity uint8
+
+const (
+	Note   Severity = iota // worth saying, stops nothing
+	Unsure                 // could not look, or two sources disagree: refuses unless overridden
+	Busy                   // in use: refuses unless overridden
+	Never                  // in use: refuses, and nothing overrides it
+)
+
+// String is the word at the head of a line of an explanation. A Never is busy
+// to the reader: that it cannot be overridden shows where overrides are offered.
+func (s Severity) String() string {
+	return [...]string{"note", "unsure", "busy", "busy"}[s]
+}
+
+const (
+	XenConnected Code = "xen.vbd.connected"
+	XenReadOnly  Code = "xen.vbd.readonly"
+	XenNamed     Code = "xen.vbd.named"
+	XenClosing   Code = "xen.vbd.closing"
+	XenStale     Code = "xen.vbd.stale"
+	XenFailed    Code = "xen.vbd.failed"
+	XenSysfs     Code = "xen.sysfs.vbd"
+	XenDisagree  Code = "xen.disagree"
+	XenForeign   Code = "xen.foreign"
+
+	LoopAttached Code = "loop.attached"
+	LoopReadOnly Code = "loop.readonly"
+	HolderDM     Code = "holder.dm"
+	HolderMD     Code = "holder.md"
+	HolderOther  Code = "holder.other"
+	DMOpen       Code = "dm.open"
+	DMFree       Code = "dm.free"
+
+	HostRoot   Code = "host.root"
+	MountRW    Code = "mount.rw"
+	MountRO    Code = "mount.ro"
+	SwapActive Code = "swap.active"
+
+	FDWrite Code = "fd.write"
+	FDRead  Code = "fd.read"
+
+	LeaseFree    Code = "lease.free"
+	LeaseReaders Code = "lease.readers"
+	LeaseRefused Code = "lease.refused"
+	LeaseTaken   Code = "lease.taken"
+	ExclFree     Code = "excl.free"
+	ExclHeld     Code = "excl.held"
+	FlockHeld    Code = "flock.held"
+
+	SelfOverlap    Code = "self.overlap"
+	SelfBinary     Code = "self.binary"
+	SelfWriting    Code = "self.writing"
+	SelfIncomplete Code = "self.incomplete"
+	SelfState      Code = "self.state"
+	DeviceReadOnly Code = "device.readonly"
+
+	SourceUsed Code = "source.used"
+
+	DomainUnproven Code = "domain.unproven"
+	DomainOther    Code = "domain.other"
+
+	HoldLease   Code = "hold.lease"
+	HoldRenamed Code = "hold.renamed"
+	HoldWatch   Code = "hold.watch"
+)
+
+// blindCode is the code under which a collector says that it could not look.
+func blindCode(collector string) Code { return Code("blind." + collector) }
+
+// witnesses: evidence that proves more than another collector can see. A write
+// lease is granted only when nothing else has the file open (fcntl(2), "Leases");
+// the device-mapper count counts every opener; a mount claims its device, so an
+// exclusive open proves that there is none in any namespace.
+var witnesses = map[Code][]Code{
+	LeaseFree: {"blind.procfd", "blind.mounts"},
+	DMFree:    {"blind.procfd", "blind.mounts"},
+	ExclFree:  {"blind.mounts"},
+}
+
+// A rule is one row of the table of severities.
+type rule struct {
+	Code     Code
+	Write    Severity // as the target of copy, clone and overwrite
+	Source   Severity // as a source; Busy there is reported as source.used, with its subject
+	Override bool     // --override CODE:SUBJECT makes it a note
+	AtRest   bool     // --domain NAME makes it a note when it is NAME's
+	Text     string   // what explain says
+}
+
+// rules is the one table of severities; the manual prints it. A code that is
+// not in it refuses.
+var rules = []rule{
+	{XenConnected, Never, Busy, false, false, `A domain has the target as a disk, for reading and writing. xenstore's backend node of this host says so, and the domain exists. A paused domain, one that has shut down but was not destroyed, and one that is being migrated or restarted count as well: their memory holds a mounted file system. Writing underneath destroys it, often unnoticed for hours. Shut the domain down or detach the disk. Nothing overrides this.`},
+	{XenReadOnly, Never, Note, false, false, `A domain has the target as a read-only disk. Writing underneath changes files that it has cached and believes constant. Shut the domain down or detach the disk. Nothing overrides this. As the source of a copy such an image is safe.`},
+	{XenNamed, Never, Busy, false, false, `A domain's node in xenstore names this very path, but the domain runs from something else: somebody moved or deleted the image and put another file in its place, so the domain is on the old one, which has no name any more. What lies under the name now belongs to that domain all the same: it is what the domain would find after a restart, or what was prepared for it. Shut the domain down first.`},
+	{XenClosing, Never, Busy, false, false, `A domain's disk is being closed at this moment. Wait a quarter of a minute and try again.`},
+	{XenStale, Busy, Busy, true, true, `xenstore has a backend node for the target, but the domain that it names does not exist, and the kernel's list of open backends does not have it either. That is what a killed toolstack leaves behind. Make sure with "xl list" that the domain is gone, remove its loop device and node, or override this finding by name.`},
+	{XenFailed, Busy, Busy, true, true, `xenstore has a backend node for the target whose attachment failed: the hotplug script wrote "error" or "busy" and no device was opened. The domain may try again. Detach it with "xl block-detach", or override this finding by name.`},
+	{XenSysfs, Never, Busy, false, false, `The kernel's own list of what the Xen block backend has open contains the target. It holds the device whatever xenstore says, until the backend is removed. Nothing overrides this.`},
+	{XenDisagree, Unsure, Unsure, true, false, `xenstore and the kernel's list of open Xen backends say different things about the same disk. Both are shown. Find out which one is right before anything is written.`},
+	{XenForeign, Note, Note, false, false, `Some disks are served by another domain (a driver domain). Paths and device numbers in their nodes belong to that domain's system and say nothing about this one's; they were not compared. If the driver domain has the same physical storage, check there as well.`},
+
+	{LoopAttached, Never, Busy, false, false, `A loop device stands on the target, for reading and writing. This is how Xen attaches image files: no process has them open. If no domain uses the loop device, detach it with "losetup -d".`},
+	{LoopReadOnly, Busy, Note, true, false, `A read-only loop device stands on the target, and whoever reads it would see the contents change. Detach it with "losetup -d", or override this finding by name.`},
+	{HolderDM, Never, Busy, false, false, `A device-mapper device (a logical volume, a crypt or multipath map, a partition map) stands on the target. Writing underneath destroys what is on it. Deactivate it first ("lvchange -an", "cryptsetup close", "kpartx -d").`},
+	{HolderMD, Never, Busy, false, false, `The target is a member of an md array that is running. Stop the array first.`},
+	{HolderOther, Never, Busy, false, false, `Another block device stands on the target. Stop it first.`},
+	{DMOpen, Never, Busy, false, false, `The device-mapper count says that somebody has the target open. It counts every opener, the Xen block backend and the kernel itself included, and was still there after a few looks, so it is no passing probe. If no other line says who it is, look with "dmsetup info", "lsof" and "xl list".`},
+	{DMFree, Note, Note, false, false, `The device-mapper count says that nobody at all has the target open.`},
+
+	{HostRoot, Never, Busy, false, false, `The host's own root file system is on the target. Nothing overrides this.`},
+	{MountRW, Never, Busy, false, false, `A file system on the target is mounted for writing, in some mount namespace of this host. Unmount it. Nothing overrides this.`},
+	{MountRO, Busy, Note, true, false, `A file system on the target is mounted read-only. Programs that run from it would crash or read nonsense. Unmount it, or override this finding by name.`},
+	{SwapActive, Never, Busy, false, false, `The host swaps to the target. Writing there is writing into the memory of running programs. Use "swapoff". Nothing overrides this.`},
+
+	{FDWrite, Never, Busy, false, false, `A process has the target open for writing, or has it mapped writable. Stop the process.`},
+	{FDRead, Busy, Note, true, false, `A process has the target open for reading: a backup, a conversion, a virtual machine that uses it as a read-only base. Wait for it or stop it, or override this finding by name if what it reads does not matter.`},
+
+	{LeaseFree, Note, Note, false, false, `The kernel granted a write lease on the file (fcntl(2)), which it does only when nothing else has it open: no process in any namespace or container, no loop device, no other part of the kernel.`},
+	{LeaseReaders, Busy, Note, true, false, `The kernel refused a write lease on the file and granted a read lease: somebody has it open, and only for reading. If no other line says who it is, it is a part of the kernel or a descriptor in flight.`},
+	{LeaseRefused, Never, Busy, false, false, `The kernel refused a lease on the file because somebody has it open for writing. If no other line says who it is, it is a part of the kernel (a loop device in another namespace, an export) or a descriptor in flight.`},
+	{LeaseTaken, Never, Busy, false, false, `Another process holds a lease on the file, as file servers and imgward itself do while they work on it. Wait for it.`},
+	{ExclFree, Note, Note, false, false, `The kernel granted an exclusive open of the device, which it does only when no mount, no swap, no md, device-mapper or other claimant has it. Domains and plain openers do not show here.`},
+	{ExclHeld, Never, Busy, false, false, `The kernel refused an exclusive open of the device: it, its disk or one of its partitions is claimed by a mount, by swap, by md, device-mapper, bcache, btrfs, ZFS, drbd or the like. If no other line says by which, look with "lsblk" and "dmsetup deps".`},
+	{FlockHeld, Busy, Note, true, false, `Another program holds a lock (flock(2)) on the device node: udev while it probes, or a tool that formats or partitions. Wait for it.`},
+
+	{SelfOverlap, Never, Never, false, false, `Source and target are the same thing, or one lies on the other. Copying one onto the other would read what was just written.`},
+	{SelfBinary, Never, Note, false, false, `The target is the program that is running.`},
+	{SelfWriting, Never, Never, false, false, `Another imgward is writing to the target, or to something over or under it, at this moment. Wait for it.`},
+	{SelfIncomplete, Note, Never, false, false, `An earlier imgward began to write here and did not finish, so what is on it is half one image and half another, and its first and last MiB are zero so that it does not boot. Overwriting it is the way to repair it. It cannot be used as a source.`},
+	{SelfState, Never, Note, false, false, `The target holds imgward's own records of unfinished writes. Nothing overrides this.`},
+	{DeviceReadOnly, Never, Note, false, false, `The kernel has the device set read-only. If that is a mistake, "blockdev --setrw" changes it.`},
+
+	{SourceUsed, Busy, Busy, true, false, `The source of the copy is in use for writing, or may be: what was read first and what was read last would not belong together, and the copy would be torn, like a disk after a power failure or worse. Shut its user down, or copy a snapshot; or override this finding by name if a torn copy is good enough.`},
+
+	{DomainUnproven, Never, Never, false, false, `--domain said whose disk the target is, and nothing on this host says so. Perhaps the path is mistyped.`},
+	{DomainOther, Never, Never, false, false, `--domain said whose disk the target is, and this host says that it belongs to somebody else.`},
+
+	{HoldLease, Never, Never, false, false, `While imgward was writing, somebody opened the file. The kernel makes such an opener wait for some seconds; writing was stopped in that time.`},
+	{HoldRenamed, Never, Never, false, false, `While imgward was writing, the name of the target was changed to lead to something else. What was written went to the file or device that was checked, not to what bears the name now.`},
+	{HoldWatch, Never, Never, false, false, `A watch that has to run while imgward writes ended, so nothing would have told of a new user. Writing was stopped.`},
+
+	{"blind.stack", Unsure, Unsure, true, false, `A part of the block layer could not be read, so it is not known what stands on the target or under it.`},
+	{"blind.xen", Unsure, Unsure, true, false, `xenstore or the kernel's list of Xen backends could not be read, wholly or in part, so it is not known whether a domain has the target. On a Xen host that is never taken for "no". Start or repair xenstored, run as root.`},
+	{"blind.holders", Unsure, Unsure, true, false, `It could not be read what stands on the target.`},
+	{"blind.mounts", Unsure, Unsure, true, false, `The mounts of some process's namespace could not be read, so it is not known whether the target is mounted there. A granted lease or exclusive open proves that it is not, and makes this a note.`},
+	{"blind.swaps", Unsure, Unsure, true, false, `The list of active swap areas could not be read.`},
+	{"blind.procfd", Unsure, Unsure, true, false, `The open files of some process could not be looked at. Where the kernel itself can say that nobody has the target open (a lease on a file, the count of a device-mapper device), this is a note. A plain disk or a loop device has no such count: override it by the process, or look at the process yourself.`},
+	{"blind.lease", Unsure, Unsure, true, false, `No lease could be asked for on the file: the file system has none, or you are not its owner. It is not known whether a part of the kernel has it open.`},
+	{"blind.excl", Unsure, Unsure, true, false, `No exclusive open of the device could be tried.`},
+	{"blind.dm", Unsure, Unsure, true, false, `The device-mapper count of openers could not be read.`},
+	{"blind.self", Unsure, Unsure, true, false, `imgward could not tell whether the target is its own program or its own records, or one of the source's layers.`},
+	{"blind.marks", Unsure, Unsure, true, false, `imgward's own records of unfinished writes could not be read, so it is not known whether the target is whole.`},
+}
+
+// ruleOf gives the row of a code. An unknown code refuses and cannot be
+// overridden.
+func ruleOf(c Code) rule {
+	for _, r := range rules {
+		if r.Code == c {
+			return r
+		}
+	}
+	return rule{Code: c, Write: Never, Source: Never}
+}
+
+// Codes lists every code in the order of the manual.
+func Codes() []Code {
+	out := make([]Code, len(rules))
+	for i, r := range rules {
+		out[i] = r.Code
+	}
+	return out
+}
+
+// ExplainCode gives the paragraph on a code; false when there is no such code.
+func ExplainCode(c Code) (string, bool) {
+	r := ruleOf(c)
+	return r.Text, r.Text != ""
+}

@@ -1,0 +1,18 @@
+package guard
+
+// Collectors is the list of all collectors, in the order in which their
+// findings are reported. Each lies in a file of its own.
+func Collectors() []Collector {
+	return []Collector{
+		xen{},
+		holders{},
+		dm{},
+		mounts{},
+		swaps{},
+		procfd{},
+		lease{},
+		excl{},
+		self{},
+		marks{},
+	}
+}

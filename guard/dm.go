@@ -1,0 +1,74 @@
+package guard
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"time"
+
+	"imgward/guard/hostfs"
+)
+
+// dm asks device-mapper how often the target is open (dm-ioctl.h,
+// DM_DEV_STATUS): the count includes the Xen block backend and every other part
+// of the kernel, which show in no descriptor. For a logical volume it is what
+// the lease is for a file. udev and LVM's tools open volumes for milliseconds,
+// so a count that nothing explains is read again a few times.
+//
+// It says nothing of devices that are not device-mapper's.
+type dm struct{}
+
+// looks is how often a count that may be a passing probe is read.
+const looks = 4
+
+func (dm) Name() string { return "dm" }
+
+func (dm) Reads() []string { return []string{"dm-status"} }
+
+// Collect implements [Collector].
+func (dm) Collect(ctx context.Context, host *Host, t *Target, s *Sheet) {
+	d := t.stack.devices[t.ID]
+	if d == nil || d.kind != "dm" {
+		return
+	}
+	number := hostfs.FormatDev(t.ID.Rdev)
+	expect := 0
+	if t.held != nil {
+		expect = 1
+	}
+	for i := range looks {
+		answer, err := host.FS.Ask(ctx, hostfs.DMStatus, number)
+		if err != nil {
+			s.Blind("the device-mapper count of "+number, err)
+			return
+		}
+		f, err := fields(answer)
+		var open int
+		if err == nil {
+			open, err = strconv.Atoi(f["open"])
+		}
+		if err != nil {
+			s.Blind("the device-mapper count of "+number, err)
+			return
+		}
+		source := "device-mapper " + number + ": open count = " + strconv.Itoa(open)
+		switch {
+		case open == expect:
+			s.Found(Finding{Code: DMFree, Relation: Same, Subject: d.label(), Key: d.name, Detail: "is open nowhere, says device-mapper", Source: source})
+			return
+		case host.Patience == 0 || i == looks-1:
+			s.Found(Finding{
+				Code: DMOpen, Relation: Same, Subject: d.label(), Key: d.name,
+				Detail: fmt.Sprintf("is open %d times, says device-mapper", open-expect), Source: source,
+				Remedy: "find out who has it open with \"dmsetup info\" and \"xl block-list\"",
+			})
+			return
+		}
+		select {
+		case <-time.After(host.Patience):
+		case <-ctx.Done():
+			s.Blind("the device-mapper count of "+number, ctx.Err())
+			return
+		}
+	}
+}

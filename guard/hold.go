@@ -1,0 +1,214 @@
+package guard
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// held is what we have of the target ourselves. The collectors of the second
+// look expect exactly that much more than those of the first.
+type held struct {
+	pid         int
+	file        *os.File // the working descriptor, exclusive for a device
+	readersOnly bool     // the first look found readers and no writer
+	leased      bool
+	leaseErr    error // why there is no lease
+}
+
+func (h *held) fd() int { return int(h.file.Fd()) }
+
+// lease answers for the second look what hostfs.Lease answers for the first.
+func (h *held) lease() (string, error) {
+	switch {
+	case h.leased:
+		if kind, err := unix.FcntlInt(h.file.Fd(), unix.F_GETLEASE, 0); err != nil || kind != unix.F_WRLCK {
+			return "", errors.Join(err, syscall.EAGAIN)
+		}
+		return "write", nil
+	case h.readersOnly && errors.Is(h.leaseErr, syscall.EAGAIN):
+		// Our own descriptor is open for writing, so a read lease cannot be
+		// asked for any more.
+		return "read", nil
+	case h.leaseErr == nil:
+		return "", errors.New("no lease was asked for")
+	}
+	return "", h.leaseErr
+}
+
+// A Locker keeps others away from the target, as far as the kernel lets it. What
+// it could not take shows in the second look.
+type Locker interface {
+	Name() string
+	Lock(ctx context.Context, t *Target) (unlock func(context.Context) error, err error)
+}
+
+// Lockers is the list of all lockers, in the order in which they lock. That the
+// working descriptor of a device is opened with O_EXCL comes before them all.
+func Lockers() []Locker { return []Locker{flockLocker{}, leaseLocker{}} }
+
+// flockLocker takes a lock on a device's node (flock(2)), which udev and
+// partitioning tools honour. A lock that somebody else has is waited for a
+// little: udev holds it while it probes.
+type flockLocker struct{}
+
+func (flockLocker) Name() string { return "flock" }
+
+// Lock implements [Locker]. It fails with EWOULDBLOCK when somebody else keeps
+// the lock.
+func (flockLocker) Lock(ctx context.Context, t *Target) (func(context.Context) error, error) {
+	if t.ID.Kind != KindBlock {
+		return nil, nil
+	}
+	var err error
+	for range 10 {
+		if err = unix.Flock(t.held.fd(), unix.LOCK_EX|unix.LOCK_NB); err == nil {
+			return func(context.Context) error { return unix.Flock(t.held.fd(), unix.LOCK_UN) }, nil
+		}
+		select {
+		case <-time.After(100 * time.Millisecond):
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+	return nil, err
+}
+
+// leaseLocker takes a write lease on a file (fcntl(2), F_SETLEASE): an opener is
+// made to wait, and the watcher of the same name sees that he came.
+type leaseLocker struct{}
+
+func (leaseLocker) Name() string { return "lease" }
+
+// Lock implements [Locker].
+func (leaseLocker) Lock(_ context.Context, t *Target) (func(context.Context) error, error) {
+	if t.ID.Kind != KindFile {
+		return nil, nil
+	}
+	if _, t.held.leaseErr = unix.FcntlInt(t.held.file.Fd(), unix.F_SETLEASE, unix.F_WRLCK); t.held.leaseErr != nil {
+		return nil, t.held.leaseErr
+	}
+	t.held.leased = true
+	return func(context.Context) error {
+		t.held.leased = false
+		_, err := unix.FcntlInt(t.held.file.Fd(), unix.F_SETLEASE, unix.F_UNLCK)
+		return err
+	}, nil
+}
+
+// A Watcher notices a new user while imgward writes. It returns when ctx ends;
+// returning before, for any reason, breaks the hold.
+type Watcher interface {
+	Name() string
+	Watch(ctx context.Context, host *Host, t *Target, alarm func(Finding)) error
+}
+
+// Watchers is the list of all watchers.
+func Watchers() []Watcher { return []Watcher{leaseWatcher{}} }
+
+// leaseWatcher looks a few times a second whether the lease is still whole. An
+// opener waits /proc/sys/fs/lease-break-time seconds, 45 unless changed.
+type leaseWatcher struct{}
+
+const leaseEvery = 200 * time.Millisecond
+
+func (leaseWatcher) Name() string { return "lease" }
+
+// Watch implements [Watcher].
+func (leaseWatcher) Watch(ctx context.Context, _ *Host, t *Target, alarm func(Finding)) error {
+	if t.held.leased {
+		tick := time.NewTicker(leaseEvery)
+		defer tick.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-tick.C:
+			}
+			if _, err := t.held.lease(); err != nil {
+				alarm(Finding{
+					Code: HoldLease, Relation: Same, Subject: "somebody", Key: "opener", Detail: "opened it while it was being written",
+					Source: "fcntl F_GETLEASE on " + quote(t.Real), Remedy: "find out who it was before anything else",
+				})
+				return nil
+			}
+		}
+	}
+	<-ctx.Done()
+	return nil
+}
+
+// A BrokenError says that the hold on a target broke while it was written.
+type BrokenError struct{ Finding Finding }
+
+func (e *BrokenError) Error() string { return e.Finding.sentence() }
+
+// A Hold is the time during which a target is ours.
+type Hold struct {
+	ctx      context.Context
+	cancel   context.CancelCauseFunc
+	watchers sync.WaitGroup
+	unlock   []func(context.Context) error // in the order of locking
+	once     sync.Once
+	err      error
+}
+
+// newHold takes every lock. A lock that cannot be had is no error here: the
+// second look judges it. The returned hold must be released.
+func newHold(ctx context.Context, t *Target, lockers []Locker) (*Hold, []Finding) {
+	h := &Hold{}
+	h.ctx, h.cancel = context.WithCancelCause(ctx)
+	var found []Finding
+	for _, l := range lockers {
+		unlock, err := l.Lock(ctx, t)
+		if unlock != nil {
+			h.unlock = append(h.unlock, unlock)
+		}
+		if errors.Is(err, syscall.EWOULDBLOCK) && l.Name() == "flock" {
+			found = append(found, Finding{
+				Code: FlockHeld, Relation: Same, Subject: "another program", Key: "flock", Detail: "holds a lock on the device's node",
+				Source: "flock of " + quote(t.Real), Remedy: "wait for it (\"lslocks\" shows it)",
+			})
+		}
+	}
+	return h, found
+}
+
+// watch starts the watchers.
+func (h *Hold) watch(host *Host, t *Target, watchers []Watcher) {
+	for _, w := range watchers {
+		h.watchers.Go(func() {
+			alarm := func(f Finding) { h.cancel(&BrokenError{f}) }
+			err := w.Watch(h.ctx, host, t, alarm)
+			if h.ctx.Err() == nil {
+				alarm(Finding{
+					Code: HoldWatch, Subject: "the watch " + w.Name(), Key: w.Name(), Detail: fmt.Sprintf("ended early: %v", err),
+					Source: w.Name(),
+				})
+			}
+		})
+	}
+}
+
+// Context is cancelled when the hold breaks, with a *BrokenError as its cause,
+// and when it is released.
+func (h *Hold) Context() context.Context { return h.ctx }
+
+// Release stops the watchers and gives every lock back, last taken first. It
+// works after the context was cancelled, and again does nothing.
+func (h *Hold) Release(ctx context.Context) error {
+	h.once.Do(func() {
+		h.cancel(nil)
+		h.watchers.Wait()
+		for i := len(h.unlock) - 1; i >= 0; i-- {
+			h.err = errors.Join(h.err, h.unlock[i](ctx))
+		}
+	})
+	return h.err
+}

@@ -1,0 +1,282 @@
+package guard
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strconv"
+	"strings"
+)
+
+// procfd looks at the open descriptors and the mappings of every process
+// (proc(5), fd, fdinfo, maps, map_files). It compares what the descriptors lead
+// to, never their names, and follows them without asking a file server.
+//
+// It does not see what has no descriptor: the Xen block backend, loop devices,
+// swap, exports by the kernel, descriptors in flight on a socket or registered
+// with io_uring. The lease and the device-mapper count do.
+type procfd struct{}
+
+// initPIDNamespace is what the first PID namespace is always called
+// (include/linux/proc_ns.h, PROC_PID_INIT_INO).
+const initPIDNamespace = "pid:[4026531836]"
+
+// oPath is O_PATH as fdinfo shows it: a descriptor that holds nothing open.
+const oPath = 0o10000000
+
+// manyDenied is from how many unreadable processes on they are reported in one
+// line.
+const manyDenied = 8
+
+func (procfd) Name() string { return "procfd" }
+
+func (procfd) Reads() []string {
+	return []string{
+		"/proc", "/proc/self/ns/pid", "/proc/*/comm", "/proc/*/fd", "/proc/*/fd/*", "/proc/*/fdinfo/*",
+		"/proc/*/maps", "/proc/*/map_files/*", "/proc/*/task", "/proc/*/task/*/fd", "/proc/*/task/*/fd/*", "/proc/*/task/*/fdinfo/*",
+	}
+}
+
+// Collect implements [Collector].
+func (procfd) Collect(ctx context.Context, host *Host, t *Target, s *Sheet) {
+	if t.ID.Kind == KindMissing {
+		return
+	}
+	if ns, err := host.FS.Readlink("/proc/self/ns/pid"); err != nil {
+		s.Blind("/proc/self/ns/pid", err)
+	} else if ns != initPIDNamespace {
+		s.Blind("/proc", errors.New("this is not the host's own PID namespace; processes outside it cannot be seen"))
+	}
+	pids, err := processes(host)
+	if err != nil {
+		s.Blind("/proc", err)
+		return
+	}
+	var denied []denial
+	mapped := map[mapping]bool{}
+	for _, pid := range pids {
+		if ctx.Err() != nil {
+			s.Blind("/proc/"+pid, ctx.Err())
+			return
+		}
+		p := procLook{host: host, t: t, s: s, pid: pid, mapped: mapped}
+		p.fds("/proc/" + pid)
+		p.maps()
+		if p.denied.err != nil {
+			denied = append(denied, p.denied)
+		}
+	}
+	s.Looked(len(pids), "processes")
+	if len(denied) > manyDenied {
+		s.Blind("/proc/*/fd", fmt.Errorf("%d of %d processes: %w", len(denied), len(pids), denied[0].err))
+		return
+	}
+	for _, d := range denied {
+		subject, key := processName(host, d.pid)
+		s.blindTo("the open files of "+subject, key, d.where, d.err)
+	}
+}
+
+// A denial is the first thing of a process that could not be looked at.
+type denial struct {
+	pid, where string
+	err        error
+}
+
+// A mapping is what a line of maps stands for: many processes map the same
+// libraries, which are looked at once.
+type mapping struct {
+	dev, ino string
+	writable bool
+}
+
+type procLook struct {
+	host   *Host
+	t      *Target
+	s      *Sheet
+	pid    string
+	denied denial
+	mapped map[mapping]bool // what is known to be something else
+}
+
+func (p *procLook) deny(where string, err error) {
+	if p.denied.err == nil && !vanished(where, err) {
+		p.denied = denial{p.pid, where, err}
+	}
+}
+
+// fds looks at the descriptors of the process or thread whose directory is dir.
+func (p *procLook) fds(dir string) {
+	names, err := p.host.FS.ReadDir(dir + "/fd")
+	if err != nil {
+		p.deny(dir+"/fd", err)
+		return
+	}
+	if len(names) == 0 && !strings.Contains(dir, "/task/") {
+		p.threads(dir)
+	}
+	for _, fd := range names {
+		link := dir + "/fd/" + fd
+		st, err := p.host.FS.Stat(link)
+		if err != nil {
+			p.deny(link, err)
+			continue
+		}
+		id, ok := idOf(st)
+		if !ok || p.own(fd) {
+			continue
+		}
+		rel := p.t.Relate(id)
+		if rel == Unrelated {
+			continue
+		}
+		flags, err := p.flags(dir + "/fdinfo/" + fd)
+		switch {
+		case vanished(dir, err):
+			continue
+		case err != nil:
+			flags = os.O_RDWR // unreadable: take the worse
+		case flags&oPath != 0:
+			continue
+		}
+		p.found(rel, id, flags&3 != os.O_RDONLY, "has it open", link)
+	}
+}
+
+// threads looks at the descriptors of each thread: a process whose first thread
+// has ended shows none of its own while the others go on.
+func (p *procLook) threads(dir string) {
+	tids, err := p.host.FS.ReadDir(dir + "/task")
+	if err != nil {
+		p.deny(dir+"/task", err)
+		return
+	}
+	for _, tid := range tids {
+		if tid != p.pid {
+			p.fds(dir + "/task/" + tid)
+		}
+	}
+}
+
+// own tells the descriptor that we hold of the target ourselves.
+func (p *procLook) own(fd string) bool {
+	h := p.t.held
+	return h != nil && p.pid == strconv.Itoa(h.pid) && fd == strconv.Itoa(h.fd())
+}
+
+// flags reads the open flags of a descriptor: octal, the line "flags:" of fdinfo.
+func (p *procLook) flags(name string) (int, error) {
+	b, err := p.host.FS.ReadFile(name)
+	if err != nil {
+		return 0, err
+	}
+	return parseFDFlags(string(b))
+}
+
+func parseFDFlags(info string) (int, error) {
+	for line := range strings.Lines(info) {
+		if v, ok := strings.CutPrefix(line, "flags:"); ok {
+			text, whole := strings.CutSuffix(v, "\n")
+			n, err := strconv.ParseUint(strings.TrimSpace(text), 8, 32)
+			if err != nil || !whole {
+				return 0, fmt.Errorf("malformed flags in fdinfo: %q", line)
+			}
+			return int(n), nil
+		}
+	}
+	return 0, errors.New("no flags in fdinfo")
+}
+
+// maps looks for mappings of the target whose descriptor may be closed. For a
+// file only lines with its inode number are followed; the device in maps is the
+// superblock's, which need not be the one that stat shows.
+func (p *procLook) maps() {
+	dir := "/proc/" + p.pid
+	table, err := p.host.FS.ReadFile(dir + "/maps")
+	if err != nil {
+		p.deny(dir+"/maps", err)
+		return
+	}
+	lines, err := parseMaps(string(table))
+	if err != nil {
+		p.deny(dir+"/maps", err)
+	}
+	for _, m := range lines {
+		if p.t.ID.Kind == KindFile && m.ino != strconv.FormatUint(p.t.ID.Ino, 10) || p.mapped[m.mapping] {
+			continue
+		}
+		file := dir + "/map_files/" + m.span
+		st, err := p.host.FS.Stat(file)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // unmapped since
+		}
+		if err != nil {
+			p.deny(file, err)
+			continue
+		}
+		id, ok := idOf(st)
+		rel := Unrelated
+		if ok {
+			rel = p.t.Relate(id)
+		}
+		if rel == Unrelated {
+			p.mapped[m.mapping] = true
+			continue
+		}
+		p.found(rel, id, m.writable, "has it mapped", file)
+	}
+}
+
+func (p *procLook) found(rel Relation, id ID, writes bool, what, source string) {
+	subject, key := processName(p.host, p.pid)
+	f := Finding{
+		Code: FDRead, Relation: rel, Subject: subject, Key: key,
+		Detail: what + " for reading" + p.t.via(rel, id), Source: source, Remedy: "stop " + subject + " or wait for it",
+	}
+	if writes {
+		f.Code, f.Detail = FDWrite, what+" for writing"+p.t.via(rel, id)
+	}
+	p.s.Found(f)
+}
+
+type mapLine struct {
+	mapping
+	span string // start-end, as map_files names it
+}
+
+// parseMaps reads a list of mappings (proc(5), /proc/PID/maps) and gives those
+// of files:
+//
+//	00400000-00452000 r-xp 00000000 08:02 173521      /usr/bin/dbus-daemon
+func parseMaps(table string) ([]mapLine, error) {
+	var out []mapLine
+	for line := range strings.Lines(table) {
+		f := strings.Fields(line)
+		if len(f) < 5 || !strings.HasSuffix(line, "\n") || len(f[1]) != 4 || !strings.Contains(f[0], "-") {
+			return out, fmt.Errorf("malformed or cut off line %q", line)
+		}
+		if f[4] == "0" {
+			continue // no file
+		}
+		out = append(out, mapLine{
+			mapping: mapping{dev: f[3], ino: f[4], writable: f[1][1] == 'w' && f[1][3] == 's'},
+			span:    mapSpan(f[0]),
+		})
+	}
+	return out, nil
+}
+
+// mapSpan drops the leading zeros that maps prints and map_files does not.
+func mapSpan(s string) string {
+	start, end, _ := strings.Cut(s, "-")
+	return trimZeros(start) + "-" + trimZeros(end)
+}
+
+func trimZeros(s string) string {
+	if t := strings.TrimLeft(s, "0"); t != "" {
+		return t
+	}
+	return "0"
+}

@@ -1,0 +1,200 @@
+package guard
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"regexp"
+	"runtime/debug"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// A Finding is one piece of evidence about the target.
+type Finding struct {
+	Code     Code     // stable, documented by explain, overridable or not
+	Severity Severity // set by Judge from the table of codes
+	Relation Relation // how what was found overlaps the target
+	Subject  string   // domain 7 (web01) | process 2311 (tapdisk)
+	Key      string   // the subject as --override takes it; safe in a shell
+	Domain   string   // the domain's name, where the finding is about one
+	Detail   string   // one sentence about the subject
+	Source   string   // the path and the bytes that say so
+	Remedy   string   // what to do about it, in the imperative
+	Vouched  string   // for blindness: the stronger evidence that makes up for it
+}
+
+// A Collector looks at one place where a use of the target can show. It writes
+// what it finds and what it could not see to the sheet, and never returns early
+// without saying so. Collectors of one look run at the same time.
+type Collector interface {
+	Name() string
+	Reads() []string // patterns of the names it looks at, and the questions it asks
+	Collect(ctx context.Context, host *Host, t *Target, s *Sheet)
+}
+
+// A Sheet takes down evidence the way testing.T takes failures: what was found
+// is never lost by an early return. It may be used by several goroutines.
+type Sheet struct {
+	collector string
+
+	mu     sync.Mutex
+	sealed bool
+	found  []Finding
+	looked []string
+}
+
+// Found takes down evidence.
+func (s *Sheet) Found(f Finding) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.sealed {
+		return
+	}
+	if f.Key == "" {
+		f.Key = f.Subject
+	}
+	f.Key = shellSafe(f.Key)
+	s.found = append(s.found, f)
+}
+
+// Looked says how much was looked at: absence of evidence needs a size.
+func (s *Sheet) Looked(n int, what string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.sealed {
+		s.looked = append(s.looked, fmt.Sprintf("%d %s", n, what))
+	}
+}
+
+// Blind says that where could not be looked at because of err. What vanished
+// with its process while it was looked at is no blindness.
+func (s *Sheet) Blind(where string, err error) {
+	s.blindTo(quote(where), where, where, err)
+}
+
+// blindTo is Blind with words of its own for what could not be looked at, and a
+// key by which it is overridden.
+func (s *Sheet) blindTo(what, key, where string, err error) {
+	if vanished(where, err) {
+		return
+	}
+	f := blind(s.collector, where, err)
+	f.Key, f.Detail = key, fmt.Sprintf("could not look at %s: %v", what, reason(err))
+	s.Found(f)
+}
+
+func blind(collector, where string, err error) Finding {
+	return Finding{
+		Code: blindCode(collector), Subject: where, Key: where,
+		Detail: fmt.Sprintf("could not look at %s: %v", quote(where), reason(err)),
+		Source: where, Remedy: "run the command as root in the host's own namespaces, or repair what cannot be read",
+	}
+}
+
+var procEntry = regexp.MustCompile(`^/proc/[0-9]+(/|$)`)
+
+// vanished tells a process that ended between the listing of /proc and the look
+// at it, which hides nothing, from a place that could not be looked at.
+func vanished(where string, err error) bool {
+	return procEntry.MatchString(where) && (errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ESRCH))
+}
+
+// shellSafe makes a subject usable as an unquoted shell word.
+func shellSafe(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r != ':' && r != '~' && r != '#' && !odd(r) {
+			return r
+		}
+		return '_'
+	}, s)
+}
+
+func (s *Sheet) seal() ([]Finding, []string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.sealed = true
+	return s.found, s.looked
+}
+
+// deadline is what one collector may take. A host with a thousand domains needs
+// a tenth of a second; a file server that does not answer must not hang us.
+const deadline = 5 * time.Second
+
+// Evidence is what one look at the host yielded, in the collectors' order.
+type Evidence struct {
+	Findings []Finding
+	Looked   []string // "214 processes", "9 domains"
+
+	view *Target // with the block layer as this look found it
+}
+
+// Examine has all collectors look at the host at the same time and to the end,
+// so that a person gets the full picture and not the first reason. A collector
+// that panics, or is not done within its deadline or when ctx ends, counts as
+// blind, and what it found until then is kept.
+func Examine(ctx context.Context, host *Host, t *Target, cs []Collector) Evidence {
+	stackSheet := &Sheet{collector: "stack"}
+	view := t.look(ctx, host, stackSheet.Blind)
+	sheets := []*Sheet{stackSheet}
+	var wg sync.WaitGroup
+	for _, c := range cs {
+		s := &Sheet{collector: c.Name()}
+		sheets = append(sheets, s)
+		wg.Go(func() { s.run(ctx, c, host, view) })
+	}
+	wg.Wait()
+	e := Evidence{view: view}
+	for _, s := range sheets {
+		found, looked := s.seal()
+		e.Findings = append(e.Findings, found...)
+		e.Looked = append(e.Looked, looked...)
+	}
+	vouch(e.Findings)
+	return e
+}
+
+// run lets c write to s until it is done or late.
+func (s *Sheet) run(ctx context.Context, c Collector, host *Host, t *Target) {
+	ctx, cancel := context.WithTimeout(ctx, deadline)
+	defer cancel()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		defer func() {
+			if p := recover(); p != nil {
+				s.Found(blind(s.collector, c.Name(), fmt.Errorf("internal error: %v", p)))
+				if host.Log != nil {
+					host.Log.Error("collector panicked", "collector", c.Name(), "panic", p, "stack", string(debug.Stack()))
+				}
+			}
+		}()
+		c.Collect(ctx, host, t, s)
+	}()
+	select {
+	case <-done:
+		if err := ctx.Err(); err != nil {
+			s.Found(blind(s.collector, c.Name(), err))
+		}
+	case <-ctx.Done():
+		s.Found(blind(s.collector, c.Name(), fmt.Errorf("not done in time: %w", ctx.Err())))
+		s.seal()
+	}
+}
+
+// vouch marks the blindness that stronger evidence makes up for: a lease that
+// was granted proves that no process and no part of the kernel has the file
+// open, whoever could not be looked at.
+func vouch(fs []Finding) {
+	for i := range fs {
+		for _, w := range fs {
+			if slices.Contains(witnesses[w.Code], fs[i].Code) {
+				fs[i].Vouched = w.Detail
+			}
+		}
+	}
+}

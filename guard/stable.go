@@ -1,0 +1,128 @@
+package guard
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"strings"
+
+	"imgward/guard/hostfs"
+)
+
+// stableID names the target so that it is found again after a reboot, when
+// device and inode numbers may mean something else: a file by its file system's
+// uuid, inode and time of birth; a device by its device-mapper uuid, its wwid or
+// serial number, a partition by its disk and where it starts; a loop device by
+// the file under it. Without any of these it is the numbers and the boot, and
+// lasting is false.
+func stableID(ctx context.Context, host *Host, t *Target) (id string, lasting bool) {
+	switch t.ID.Kind {
+	case KindFile:
+		if id := stableFile(ctx, host, t.handle.Name(), t.ID); id != "" {
+			return id, true
+		}
+	case KindBlock:
+		if id := stableDevice(ctx, host, t.stack, t.ID, 0); id != "" {
+			return id, true
+		}
+	}
+	return "now:" + bootID(host) + ":" + t.ID.String(), false
+}
+
+func stableFile(ctx context.Context, host *Host, name string, id ID) string {
+	answer, err := host.FS.Ask(ctx, hostfs.Identity, name)
+	if err != nil {
+		return ""
+	}
+	f, err := fields(answer)
+	if err != nil {
+		return ""
+	}
+	fsuuid := f["fsuuid"]
+	if fsuuid == "" {
+		fsuuid = filesystemUUID(host, id.Dev)
+	}
+	if fsuuid == "" {
+		return ""
+	}
+	return "file:" + fsuuid + ":" + f["ino"] + ":" + f["btime"]
+}
+
+// filesystemUUID finds a mounted device's file system uuid among udev's links.
+func filesystemUUID(host *Host, dev uint64) string {
+	const dir = "/dev/disk/by-uuid"
+	names, _ := host.FS.ReadDir(dir)
+	for _, n := range names {
+		if st, err := host.FS.Stat(dir + "/" + n); err == nil && st.Type == hostfs.BlockDevice && st.Rdev == dev {
+			return n
+		}
+	}
+	return ""
+}
+
+func stableDevice(ctx context.Context, host *Host, s *stack, id ID, depth int) string {
+	d := s.devices[id]
+	if d == nil || depth == maxDepth {
+		return ""
+	}
+	switch {
+	case d.uuid != "":
+		return "dm:" + d.uuid
+	case d.kind == "loop" && len(d.under) == 1 && d.under[0].linear && d.under[0].off == 0 && d.under[0].lower.Kind == KindFile:
+		file, err := attribute(host.FS, "/sys/block/"+d.name+"/loop/backing_file")
+		if err != nil {
+			return ""
+		}
+		if st, err := host.FS.Stat(file); err == nil {
+			if below, ok := idOf(st); ok && below == d.under[0].lower {
+				return stableFile(ctx, host, file, below)
+			}
+		}
+	case d.kind == "partition":
+		if disk := stableDevice(ctx, host, s, d.under[0].lower, depth+1); disk != "" {
+			return disk + ":partition at " + Bytes(d.under[0].off)
+		}
+	default:
+		for _, name := range []string{"wwid", "device/wwid", "serial", "device/serial"} {
+			if v, err := attribute(host.FS, "/sys/block/"+d.name+"/"+name); err == nil && strings.TrimSpace(v) != "" {
+				return "disk:" + strings.TrimSpace(v)
+			}
+		}
+	}
+	return ""
+}
+
+// bootID names the running boot (random(4)).
+func bootID(host *Host) string {
+	id, err := attribute(host.FS, "/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return "unknown boot"
+	}
+	return id
+}
+
+// startTime gives when a process started, in clock ticks since boot (proc(5),
+// /proc/PID/stat, field 22); fs.ErrNotExist when there is no such process.
+func startTime(host *Host, pid string) (string, error) {
+	b, err := host.FS.ReadFile("/proc/" + pid + "/stat")
+	if err != nil {
+		return "", err
+	}
+	// The name in parentheses may hold anything, parentheses and spaces too.
+	_, rest, ok := strings.Cut(string(b[max(0, strings.LastIndexByte(string(b), ')')):]), " ")
+	f := strings.Fields(rest)
+	if !ok || len(f) < 20 {
+		return "", errors.New("malformed stat of process " + pid)
+	}
+	return f[19], nil
+}
+
+// running reports whether the process that had this pid and start time still
+// runs. When it cannot be told, it does.
+func running(host *Host, pid, start string) bool {
+	now, err := startTime(host, pid)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false
+	}
+	return err != nil || now == start
+}

@@ -1,0 +1,270 @@
+package guard
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"imgward/guard/hostfs"
+	"imgward/xenstore"
+)
+
+// A Host is what the guard looks at.
+type Host struct {
+	FS *hostfs.Root
+
+	// Store is the host's xenstore. When nil there is none to ask, and StoreErr
+	// says why: nil means that no daemon and no device for one exist.
+	Store    Store
+	StoreErr error
+
+	// State is the directory of imgward's own marks, /var/lib/imgward unless
+	// the operator moved it.
+	State string
+
+	// Patience is the pause before a counter that short-lived openers disturb
+	// is read again. Zero reads it once.
+	Patience time.Duration
+
+	Log *slog.Logger
+}
+
+// Store is the part of xenstore that the guard reads. *xenstore.Conn is one.
+type Store interface {
+	ReadAll(ctx context.Context, paths []string) ([]xenstore.Value, error)
+	ListAll(ctx context.Context, paths []string) ([]xenstore.Listing, error)
+	Watch(ctx context.Context, path string, fire func(path string)) error
+}
+
+// A Target is a path that was resolved once and is known by its identity from
+// then on. It holds a descriptor that was opened with O_PATH (open(2)), which
+// counts as no opener anywhere; Close releases it.
+type Target struct {
+	Path string // as it was given
+	Real string // the path without symbolic links, as the kernel gives it
+	ID   ID
+	Size int64  // bytes; 0 for a missing target
+	Base string // the last element of Real
+
+	handle *hostfs.Handle // the target, or its directory when it is missing
+	stack  *stack         // as of the look that is going on
+	foot   []span
+	held   *held // what we hold of the target ourselves, from the second look on
+}
+
+// A TypeError says that a path leads to something that is neither a regular
+// file nor a block device.
+type TypeError struct {
+	Path string
+	Type hostfs.FileType
+}
+
+func (e *TypeError) Error() string {
+	return fmt.Sprintf("%s is a %s, not an image file or a block device", quote(e.Path), e.Type)
+}
+
+// Resolve follows path once and pins what it leads to. A path that does not
+// exist yields a target of KindMissing, pinned by its directory. The caller
+// closes the target.
+func Resolve(ctx context.Context, host *Host, path string) (*Target, error) {
+	if path == "" {
+		return nil, errors.New("open \"\": the path is empty")
+	}
+	if strings.ContainsRune(path, 0) {
+		return nil, fmt.Errorf("open %s: the path contains a NUL byte", quote(path))
+	}
+	full := path
+	if !filepath.IsAbs(path) {
+		// Not cleaned: after a symbolic link ".." means something else.
+		wd, err := os.Getwd()
+		if err != nil {
+			return nil, openError(path, err)
+		}
+		full = wd + "/" + path
+	}
+	h, err := host.FS.Open(full)
+	if errors.Is(err, fs.ErrNotExist) {
+		return resolveMissing(host, path, full)
+	}
+	if err != nil {
+		return nil, openError(path, err)
+	}
+	id, ok := idOf(h.Stat)
+	if !ok {
+		h.Close()
+		return nil, &TypeError{path, h.Stat.Type}
+	}
+	t := &Target{Path: path, Real: h.Real, ID: id, Size: h.Stat.Size, Base: filepath.Base(h.Real), handle: h}
+	if id.Kind == KindBlock {
+		text, err := host.FS.Ask(ctx, hostfs.Size, h.Name())
+		if err == nil {
+			t.Size, err = strconv.ParseInt(text, 10, 64)
+		}
+		if err != nil {
+			h.Close()
+			return nil, fmt.Errorf("size of %s: %w", quote(path), reason(err))
+		}
+	}
+	return t, nil
+}
+
+// resolveMissing pins the directory of a path that does not exist. full is the
+// path from the root.
+func resolveMissing(host *Host, path, full string) (*Target, error) {
+	if to, err := host.FS.Readlink(full); err == nil {
+		return nil, fmt.Errorf("open %s: it is a symbolic link to %s, which does not exist", quote(path), quote(to))
+	}
+	dir, base := filepath.Split(full)
+	if base == "" || base == "." || base == ".." {
+		return nil, openError(path, syscall.ENOENT)
+	}
+	h, err := host.FS.Open(dir)
+	if err != nil {
+		return nil, openError(path, err)
+	}
+	if h.Stat.Type != hostfs.Directory {
+		h.Close()
+		return nil, openError(path, syscall.ENOTDIR)
+	}
+	return &Target{
+		Path: path, Real: filepath.Join(h.Real, base), Base: base, handle: h,
+		ID: ID{Kind: KindMissing, Dev: h.Stat.Dev, Ino: h.Stat.Ino},
+	}, nil
+}
+
+func openError(path string, err error) error {
+	return fmt.Errorf("open %s: %w", quote(path), reason(err))
+}
+
+// reason strips what os and fs wrap around an errno, so that a path is not
+// said twice in one line.
+func reason(err error) error {
+	var errno syscall.Errno
+	if errors.As(err, &errno) {
+		return errno
+	}
+	return err
+}
+
+// Close releases the descriptor that pins the target.
+func (t *Target) Close() error { return t.handle.Close() }
+
+// Exists reports whether the target was there when it was resolved.
+func (t *Target) Exists() bool { return t.ID.Kind != KindMissing }
+
+// Relate says how id overlaps the target, through partitions, loop devices,
+// device-mapper, md and what LVM makes of them, as of the last look.
+func (t *Target) Relate(id ID) Relation {
+	if t.ID.Kind == KindMissing || t.stack == nil {
+		if id == t.ID && t.ID.Kind != KindMissing {
+			return Same
+		}
+		return Unrelated
+	}
+	return t.stack.relate(t.ID, t.foot, id)
+}
+
+// via says, for the end of a sentence, how id leads to the target.
+func (t *Target) via(rel Relation, id ID) string {
+	name := id.String()
+	if t.stack != nil {
+		if d := t.stack.devices[id]; d != nil {
+			name = d.label()
+		}
+	}
+	switch rel {
+	case Partition:
+		return ", through its partition " + name
+	case Whole:
+		return ", through the whole disk " + name
+	case Above:
+		return ", through " + name + ", which stands on it"
+	case Below:
+		return ", through " + name + ", on which it stands"
+	case Beside:
+		return ", through " + name + ", which uses the same bytes"
+	}
+	return ""
+}
+
+// look takes in the block layer as it is now. The returned target shares the
+// descriptor.
+func (t *Target) look(ctx context.Context, host *Host, blind func(string, error)) *Target {
+	view := *t
+	view.stack = readStack(ctx, host.FS, blind)
+	view.foot = view.stack.footprint(t.ID)
+	return &view
+}
+
+// names reports whether path, as some configuration or node spells it, leads
+// to the target's place in the file system: to the target itself, or, when
+// nothing is there, to the directory and name where it would be.
+func (t *Target) names(root *hostfs.Root, path string) (bool, error) {
+	if path == t.Real || path == t.Path {
+		return true, nil
+	}
+	st, err := root.Stat(path)
+	if err == nil {
+		id, ok := idOf(st)
+		return ok && id == t.ID, nil
+	}
+	if !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ENOTDIR) {
+		return false, err
+	}
+	if t.ID.Kind != KindMissing || filepath.Base(path) != t.Base {
+		return false, nil
+	}
+	dir, err := root.Stat(filepath.Dir(filepath.Clean(path)))
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
+		return false, nil
+	}
+	return err == nil && dir.Dev == t.ID.Dev && dir.Ino == t.ID.Ino, err
+}
+
+// String describes the target for the head line of an explanation.
+func (t *Target) String() string {
+	switch t.ID.Kind {
+	case KindMissing:
+		return quote(t.Path) + " (a new file)"
+	case KindBlock:
+		return fmt.Sprintf("%s (%s, %s, %s)", quote(t.Path), quote(t.Base), t.ID, Bytes(t.Size))
+	}
+	return fmt.Sprintf("%s (file, %s, %s)", quote(t.Path), t.ID, Bytes(t.Size))
+}
+
+// Bytes writes a size as people say it: "512 MiB", "1.5 GiB", "100 bytes".
+// Sizes that a unit does not divide are rounded to one decimal.
+func Bytes(n int64) string {
+	const units = "KMGTPE"
+	if n < 1024 {
+		return fmt.Sprintf("%d bytes", n)
+	}
+	f, u := float64(n), -1
+	for f >= 1024 && u < len(units)-1 {
+		f /= 1024
+		u++
+	}
+	return strings.Replace(fmt.Sprintf("%.1f %ciB", f, units[u]), ".0 ", " ", 1)
+}
+
+// quote makes foreign text safe to print: text of ordinary path characters is
+// left alone, anything else is quoted as a Go string, so that no control
+// character, space or escape sequence reaches the terminal unseen.
+func quote(s string) string {
+	if s != "" && strings.IndexFunc(s, odd) < 0 {
+		return s
+	}
+	return strconv.Quote(s)
+}
+
+func odd(r rune) bool {
+	return !('a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' || strings.ContainsRune("/._-+:@=,%~#", r))
+}

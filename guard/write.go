@@ -1,0 +1,233 @@
+package guard
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"slices"
+	"strconv"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// A Guard is the door to images: it looks, judges, holds, and hands out
+// descriptors. One Guard serves one operation.
+type Guard struct {
+	Host       *Host
+	Collectors []Collector
+	Lockers    []Locker
+	Watchers   []Watcher
+	Policy     Policy
+	Source     *Target  // what is copied onto the target; nil if nothing is
+	Command    []string // the operation as it was typed, for the record of an unfinished write
+}
+
+// Check resolves path, looks and judges. The target, as the look found it, is
+// for the caller to close, and nil when there is an error. What may be written
+// next is not decided here: Write looks again.
+func (g *Guard) Check(ctx context.Context, path string) (*Target, Verdict, error) {
+	t, err := Resolve(ctx, g.Host, path)
+	if err != nil {
+		return nil, Verdict{}, err
+	}
+	e := g.look(ctx, t)
+	return e.view, g.judge(t, e), nil
+}
+
+func (g *Guard) look(ctx context.Context, t *Target) Evidence {
+	cs := g.Collectors
+	if g.Source != nil {
+		cs = append(slices.Clip(cs), overlap{g.Source})
+	}
+	return Examine(ctx, g.Host, t, cs)
+}
+
+func (g *Guard) judge(t *Target, e Evidence) Verdict {
+	v := g.Policy.Judge(e.Findings)
+	v.Target, v.Looked = t.String(), e.Looked
+	return v
+}
+
+// A Permit is the right to write to one existing target while its hold lasts.
+// Only Write makes one.
+type Permit struct {
+	host   *Host
+	target *Target
+	file   *os.File
+	mark   *Mark
+	opened bool
+	clean  bool
+}
+
+// Target is what the permit is for.
+func (p *Permit) Target() *Target { return p.target }
+
+// ReadAt reads the target through the descriptor that File gives, before
+// anything is written: for its token, for what is on it. Any offset and length
+// will do.
+func (p *Permit) ReadAt(b []byte, off int64) (int, error) { return p.file.ReadAt(b, off) }
+
+// File records that a write begins and gives the descriptor to write with:
+// O_RDWR, exclusive for a device, O_DIRECT where the file system can, the same
+// inode or device that was examined. It belongs to Write and is closed by it. If
+// the record cannot be written, nothing may be.
+func (p *Permit) File() (*os.File, error) {
+	if p.opened {
+		return p.file, nil
+	}
+	if err := p.mark.write(); err != nil {
+		return nil, fmt.Errorf("record the beginning of the write: %w", err)
+	}
+	p.opened = true
+	setDirect(p.file)
+	return p.file, nil
+}
+
+// Lasting reports whether the record of an unfinished write will still be found
+// to be this target's after a reboot.
+func (p *Permit) Lasting() bool { return p.mark.Lasting }
+
+// Untouched says that nothing reached the target after all, so that it is what
+// it was before.
+func (p *Permit) Untouched() { p.clean = true }
+
+// setDirect switches a descriptor to O_DIRECT. A file system that cannot is a
+// normal case, and the descriptor stays as it is.
+func setDirect(f *os.File) {
+	if flags, err := unix.FcntlInt(f.Fd(), unix.F_GETFL, 0); err == nil {
+		_, _ = unix.FcntlInt(f.Fd(), unix.F_SETFL, flags|unix.O_DIRECT)
+	}
+}
+
+// An IncompleteError says that writing began and did not end: the target is
+// neither what it was nor what it was to be, and is recorded as such.
+type IncompleteError struct {
+	Path string
+	Err  error
+}
+
+func (e *IncompleteError) Error() string {
+	return fmt.Sprintf("%s is incomplete: %v", quote(e.Path), e.Err)
+}
+
+func (e *IncompleteError) Unwrap() error { return e.Err }
+
+// Write is the only door to a writable descriptor of an existing target. It
+// examines and judges, opens the very inode or device that was examined,
+// exclusively, takes the locks, examines and judges again with what is now held,
+// and calls work under a context that dies with the hold. It returns a
+// *RefusedError when the guard refuses (nothing was written), an
+// *IncompleteError when work began to write and did not finish, and otherwise
+// what work returned.
+func (g *Guard) Write(ctx context.Context, path string, work func(ctx context.Context, p *Permit) error) (err error) {
+	t, err := Resolve(ctx, g.Host, path)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, t.Close()) }()
+	if !t.Exists() {
+		return openError(path, fs.ErrNotExist)
+	}
+	first := g.look(ctx, t)
+	if err := g.judge(t, first).Err(); err != nil {
+		return err
+	}
+	file, err := t.open(unix.O_RDWR)
+	if errors.Is(err, syscall.EBUSY) {
+		first.Findings = append(first.Findings, Finding{
+			Code: ExclHeld, Relation: Same, Subject: "the kernel", Key: "kernel", Source: "open O_EXCL of " + quote(t.Real),
+			Detail: "refuses an exclusive open: somebody has claimed it since it was looked at", Remedy: "find out by what with \"lsblk\"",
+		})
+		return g.judge(t, first).Err()
+	}
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, file.Close()) }()
+	t.held = &held{pid: os.Getpid(), file: file, readersOnly: slices.ContainsFunc(first.Findings, func(f Finding) bool { return f.Code == LeaseReaders })}
+
+	hold, found := newHold(ctx, t, g.Lockers)
+	defer func() { err = errors.Join(err, hold.Release(context.WithoutCancel(ctx))) }()
+	second := g.look(hold.Context(), t)
+	second.Findings = append(second.Findings, found...)
+	if err := g.judge(t, second).Err(); err != nil {
+		return err
+	}
+	if err := ctx.Err(); err != nil {
+		return context.Cause(ctx)
+	}
+	p := &Permit{host: g.Host, target: second.view, file: file}
+	if p.mark, err = makeMark(ctx, g.Host, second.view, time.Now(), g.Command); err != nil {
+		return fmt.Errorf("record the beginning of the write: %w", err)
+	}
+	hold.watch(g.Host, t, g.Watchers)
+	err = work(hold.Context(), p)
+	return p.finish(ctx, hold, err)
+}
+
+// finish decides what became of the target.
+func (p *Permit) finish(ctx context.Context, hold *Hold, err error) error {
+	if cause := context.Cause(hold.Context()); cause != nil && (err == nil || errors.Is(err, context.Canceled)) {
+		err = cause
+	}
+	if !p.opened {
+		return err
+	}
+	if err != nil {
+		if p.clean {
+			return errors.Join(err, p.mark.restore())
+		}
+		return &IncompleteError{p.target.Path, err}
+	}
+	if err := p.mark.remove(); err != nil {
+		return fmt.Errorf("%s is whole, but the record that it is incomplete could not be removed: %w", quote(p.target.Path), err)
+	}
+	now, err := Resolve(ctx, p.host, p.target.Path)
+	if err == nil {
+		defer now.Close()
+	}
+	if err != nil || now.ID != p.target.ID {
+		return &BrokenError{Finding{
+			Code: HoldRenamed, Relation: Same, Subject: "the name " + quote(p.target.Path),
+			Detail: "was changed meanwhile: what was written went to " + p.target.ID.String() + ", which has that name no more",
+		}}
+	}
+	return nil
+}
+
+// open gives a descriptor of the very inode or device that was resolved, without
+// following the path again; a device's is exclusive when it is writable.
+func (t *Target) open(mode int) (*os.File, error) {
+	flags := mode | unix.O_CLOEXEC | unix.O_NOCTTY | unix.O_LARGEFILE
+	switch {
+	case mode == unix.O_RDONLY:
+		flags |= unix.O_NONBLOCK // whoever leases it makes us fail, not wait
+	case t.ID.Kind == KindBlock:
+		flags |= unix.O_EXCL
+	}
+	fd, err := unix.Open("/proc/self/fd/"+strconv.Itoa(t.handle.Fd()), flags, 0)
+	if err != nil {
+		return nil, openError(t.Path, err)
+	}
+	f := os.NewFile(uintptr(fd), t.Path)
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return nil, errors.Join(fmt.Errorf("stat %s: %w", quote(t.Path), err), f.Close())
+	}
+	id := FileID(st.Dev, st.Ino)
+	if st.Mode&unix.S_IFMT == unix.S_IFBLK {
+		id = BlockID(st.Rdev)
+	}
+	if id != t.ID {
+		return nil, errors.Join(fmt.Errorf("open %s: it is %s now and was %s", quote(t.Path), id, t.ID), f.Close())
+	}
+	return f, nil
+}
+
+// Open gives a descriptor of the target for reading, which is for the caller to
+// close. It counts as an opener: close it before anything is judged.
+func (t *Target) Open() (*os.File, error) { return t.open(unix.O_RDONLY) }

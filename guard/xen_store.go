@@ -1,0 +1,309 @@
+package guard
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path"
+	"slices"
+	"strings"
+)
+
+// A storeScan is what xenstore says of this host's disks at one moment.
+type storeScan struct {
+	self    string            // our own domid, in decimal
+	domains []string          // every domid in /local/domain
+	names   map[string]string // domid to name
+	nodes   []node            // the disks that this domain serves
+	foreign map[string]int    // backend domid to the number of disks that it serves instead
+	blind   []storeBlind
+}
+
+type storeBlind struct {
+	path string
+	err  error
+}
+
+// A node is one disk: a backend directory, or the toolstack's own copy of one
+// under /libxl whose backend directory is not there.
+type node struct {
+	path               string // where its keys lie
+	source             string // "backend" or "libxl"
+	kind, domid, devid string
+	keys               map[string]string
+}
+
+// pathKeys are the keys that hold names of images: of the disk itself, of what
+// the hotplug script ended with, and of the two more images of a COLO disk.
+var pathKeys = []string{"params", "physical-device-path", "node", "active-disk", "hidden-disk"}
+
+// nodeKeys are all keys that are read of a disk.
+var nodeKeys = append([]string{"physical-device", "mode", "state", "online", "hotplug-status", "dev", "type", "backend"}, pathKeys...)
+
+// ownDomid asks for the domain that we are in: the relative path "domid"
+// resolves under our own home.
+func ownDomid(ctx context.Context, s Store) (string, error) {
+	vs, err := s.ReadAll(ctx, []string{"domid"})
+	if err != nil {
+		return "", err
+	}
+	if errors.Is(vs[0].Err, fs.ErrNotExist) {
+		return "0", nil // a control domain whose toolstack wrote no node for it
+	}
+	return string(vs[0].Data), vs[0].Err
+}
+
+// scanStore reads every backend node of every kind, of every domain. The error
+// is for a store that cannot be asked; single paths that cannot be read are in
+// the scan.
+func scanStore(ctx context.Context, store Store, self string) (*storeScan, error) {
+	r := &storeReader{ctx: ctx, store: store, scan: &storeScan{self: self, names: map[string]string{}, foreign: map[string]int{}}}
+	r.scan.domains = r.list("/local/domain")
+	r.names()
+	r.backends()
+	r.toolstack()
+	slices.SortFunc(r.scan.nodes, func(a, b node) int { return cmp.Compare(a.path, b.path) })
+	return r.scan, r.err
+}
+
+type storeReader struct {
+	ctx   context.Context
+	store Store
+	scan  *storeScan
+	err   error // the store's; nothing more is asked once it is set
+}
+
+func (r *storeReader) list(dir string) []string { return r.listAll([]string{dir})[dir] }
+
+// listAll lists many directories at once. One that is not there is empty.
+func (r *storeReader) listAll(dirs []string) map[string][]string {
+	out := map[string][]string{}
+	if r.err != nil || len(dirs) == 0 {
+		return out
+	}
+	ls, err := r.store.ListAll(r.ctx, dirs)
+	if err != nil {
+		r.err = err
+		return out
+	}
+	for _, l := range ls {
+		if l.Err != nil && !errors.Is(l.Err, fs.ErrNotExist) {
+			r.scan.blind = append(r.scan.blind, storeBlind{l.Path, l.Err})
+		}
+		out[l.Path] = l.Names
+	}
+	return out
+}
+
+// children lists dirs and gives the full paths of what is in them.
+func (r *storeReader) children(dirs []string) []string {
+	names := r.listAll(dirs)
+	var out []string
+	for _, d := range dirs {
+		for _, n := range names[d] {
+			out = append(out, d+"/"+n)
+		}
+	}
+	return out
+}
+
+func (r *storeReader) readAll(paths []string) map[string]string {
+	out := map[string]string{}
+	if r.err != nil || len(paths) == 0 {
+		return out
+	}
+	vs, err := r.store.ReadAll(r.ctx, paths)
+	if err != nil {
+		r.err = err
+		return out
+	}
+	for _, v := range vs {
+		switch {
+		case v.Err == nil:
+			out[v.Path] = string(v.Data)
+		case !errors.Is(v.Err, fs.ErrNotExist):
+			r.scan.blind = append(r.scan.blind, storeBlind{v.Path, v.Err})
+		}
+	}
+	return out
+}
+
+func (r *storeReader) names() {
+	var paths []string
+	for _, d := range r.scan.domains {
+		paths = append(paths, "/local/domain/"+d+"/name")
+	}
+	for p, name := range r.readAll(paths) {
+		r.scan.names[path.Base(path.Dir(p))] = name
+	}
+}
+
+// backends reads /local/domain/<be>/backend/<kind>/<domid>/<devid> of every
+// domain, whatever the kinds are called. A kind that has none of the keys of a
+// disk is none.
+func (r *storeReader) backends() {
+	var homes []string
+	for _, d := range r.scan.domains {
+		homes = append(homes, "/local/domain/"+d+"/backend")
+	}
+	own := "/local/domain/" + r.scan.self + "/backend"
+	if !slices.Contains(homes, own) {
+		homes = append(homes, own)
+	}
+	for _, n := range r.nodesAt(r.children(r.children(r.children(homes))), "backend") {
+		be := strings.Split(n.path, "/")[3]
+		if be != r.scan.self {
+			r.scan.foreign[be]++
+			continue
+		}
+		r.scan.nodes = append(r.scan.nodes, n)
+	}
+}
+
+// toolstack reads libxl's own copies, /libxl/<domid>/device/<kind>/<devid>: the
+// guest cannot change them, and they stay when a backend directory is lost.
+func (r *storeReader) toolstack() {
+	var homes []string
+	for _, d := range r.list("/libxl") {
+		homes = append(homes, "/libxl/"+d+"/device")
+	}
+	for _, n := range r.nodesAt(r.children(r.children(homes)), "libxl") {
+		be := n.keys["backend"]
+		if r.scan.hasPath(be) {
+			continue
+		}
+		if p := strings.Split(be, "/"); len(p) > 3 && p[1] == "local" && p[3] != r.scan.self {
+			continue // served by another domain
+		}
+		r.scan.nodes = append(r.scan.nodes, n)
+	}
+}
+
+// nodesAt reads the keys of the given directories and keeps those of disks.
+func (r *storeReader) nodesAt(dirs []string, source string) []node {
+	var paths []string
+	for _, d := range dirs {
+		for _, k := range nodeKeys {
+			paths = append(paths, d+"/"+k)
+		}
+	}
+	values := r.readAll(paths)
+	var out []node
+	for _, d := range dirs {
+		n := node{path: d, source: source, keys: map[string]string{}}
+		for _, k := range nodeKeys {
+			if v, ok := values[d+"/"+k]; ok {
+				n.keys[k] = v
+			}
+		}
+		parts := strings.Split(d, "/")
+		n.devid = parts[len(parts)-1]
+		if source == "libxl" {
+			n.kind, n.domid = parts[len(parts)-2], parts[2]
+		} else {
+			n.kind, n.domid = parts[len(parts)-3], parts[len(parts)-2]
+		}
+		if slices.ContainsFunc(append(pathKeys, "physical-device"), func(k string) bool { _, ok := n.keys[k]; return ok }) {
+			out = append(out, n)
+		}
+	}
+	return out
+}
+
+func (s *storeScan) hasPath(p string) bool {
+	return slices.ContainsFunc(s.nodes, func(n node) bool { return n.path == p })
+}
+
+// hasDevice tells whether the node that the kernel calls nodename is there and
+// gives the same device.
+func (s *storeScan) hasDevice(nodename string, id ID) bool {
+	return slices.ContainsFunc(s.nodes, func(n node) bool {
+		return n.source == "backend" && n.nodename() == nodename && n.deviceID() == id
+	})
+}
+
+// name is the domain's name for a person, quoted where it must be.
+func (s *storeScan) name(domid string) string {
+	if n := s.names[domid]; n != "" {
+		return quote(n)
+	}
+	return "no name"
+}
+
+// domainName is the name as it stands in xenstore.
+func (s *storeScan) domainName(domid string) string { return s.names[domid] }
+
+// key names the domain in an override.
+func (s *storeScan) key(domid string) string {
+	if n := s.names[domid]; n != "" {
+		return n
+	}
+	return "domain-" + domid
+}
+
+func (n node) get(key string) (string, bool) {
+	v, ok := n.keys[key]
+	return v, ok
+}
+
+// show prints a key as a refusal shows it.
+func (n node) show(key string) string { return key + " = " + quote(n.keys[key]) }
+
+// dev is the disk's name inside the domain.
+func (n node) dev() string {
+	if d := n.keys["dev"]; d != "" {
+		return quote(d)
+	}
+	return "device " + quote(n.devid)
+}
+
+// nodename is the node as sysfs names it.
+func (n node) nodename() string {
+	return fmt.Sprintf("backend/%s/%s/%s", n.kind, n.domid, n.devid)
+}
+
+// deviceID is the device that the node gives by number; the zero ID if none.
+func (n node) deviceID() ID {
+	id, err := parseHexDevice(n.keys["physical-device"])
+	if err != nil {
+		return ID{}
+	}
+	return id
+}
+
+// paths gives every absolute path that a key of the node can mean. A vbd's
+// params is the path itself, a bare name means one under /dev (Xen's block
+// script), a qdisk's is "aio:/path" or "qcow2:/path", and a custom script's
+// text may hold paths anywhere between separators.
+func (n node) paths(key string) []string {
+	v := n.keys[key]
+	if v == "" {
+		return nil
+	}
+	var out []string
+	add := func(p string) {
+		if strings.HasPrefix(p, "/") && len(p) < 4096 && !strings.ContainsRune(p, 0) && !slices.Contains(out, p) {
+			out = append(out, p)
+		}
+	}
+	add(v)
+	if !strings.HasPrefix(v, "/") && !strings.Contains(v, ":") {
+		add("/dev/" + v)
+	}
+	for rest := v; ; {
+		_, after, ok := strings.Cut(rest, ":")
+		if !ok {
+			break
+		}
+		add(after)
+		head, _, _ := strings.Cut(after, ":")
+		add(head)
+		rest = after
+	}
+	for _, p := range strings.FieldsFunc(v, func(r rune) bool { return strings.ContainsRune(":,=\"'{} ", r) }) {
+		add(p)
+	}
+	return out
+}
