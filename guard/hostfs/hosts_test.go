@@ -46,13 +46,6 @@ func TestCapturedHosts(t *testing.T) {
 
 func checkQuestion(t *testing.T, r *hostfs.Root, question string) {
 	verb, target, _ := strings.Cut(question, " ")
-	if strings.HasPrefix(target, `"`) {
-		var err error
-		if target, err = strconv.Unquote(target); err != nil {
-			t.Errorf("%s: %v", question, err)
-			return
-		}
-	}
 	h, err := r.Open(target)
 	if verb == "create" {
 		_, dirErr := r.Open(path.Dir(target))
