@@ -149,14 +149,14 @@ func decodeDMTable(b []byte) (table string, full bool, err error) {
 }
 
 // hideKeys replaces by zeros the keys in a target's parameters: the second word
-// of crypt, unless it is - for none or names a key of the kernel's keyring (":32:logon:..."), and
+// of crypt and inlinecrypt, unless it is - for none or names a key of the kernel's keyring (":32:logon:..."), and
 // the third part of "internal_hash:ALGORITHM:KEY" and its like of integrity
 // (Documentation/admin-guide/device-mapper).
 func hideKeys(kind, params string) string {
 	words := strings.Split(params, " ")
 	for i, w := range words {
 		switch {
-		case kind == "crypt" && i == 1 && w != "-" && !strings.HasPrefix(w, ":"):
+		case strings.HasSuffix(kind, "crypt") && i == 1 && w != "-" && !strings.HasPrefix(w, ":"):
 			words[i] = strings.Repeat("0", len(w))
 		case kind == "integrity" && strings.Count(w, ":") == 2:
 			key := w[strings.LastIndexByte(w, ':')+1:]

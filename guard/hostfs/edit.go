@@ -100,8 +100,9 @@ func (k key) String() string {
 	return string(k.kind) + " " + quote(k.name)
 }
 
-// Fail is a clone in which the one entry answers errno. An entry that is not
-// recorded changes nothing.
+// Fail is a clone in which the one entry, named as Entries does, answers errno. An
+// entry that is not recorded changes nothing. Like Delete and Truncate it panics
+// on a live root.
 func (r *Root) Fail(entry string, errno syscall.Errno) *Root {
 	clone := r.Clone()
 	clone.change(entry, func(e *entryOf) bool { e.errno = errno; return true })

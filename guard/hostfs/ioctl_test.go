@@ -117,6 +117,7 @@ func TestDecodeDMTable(t *testing.T) {
 		{[]target{{0, 8, "crypt", "aes-xts-plain64 :64:logon:cryptsetup:x 0 8:1 4096"}},
 			"0 8 crypt aes-xts-plain64 :64:logon:cryptsetup:x 0 8:1 4096\n"},
 		{[]target{{0, 8, "crypt", "cipher_null-ecb - 0 8:1 0"}}, "0 8 crypt cipher_null-ecb - 0 8:1 0\n"},
+		{[]target{{0, 8, "inlinecrypt", "aes-xts-plain64 beef 0 8:1 0"}}, "0 8 inlinecrypt aes-xts-plain64 0000 0 8:1 0\n"},
 		{[]target{{0, 8, "integrity", "8:1 0 32 J 2 internal_hash:hmac(sha256):abcd journal_crypt:ctr(aes):ef"}},
 			"0 8 integrity 8:1 0 32 J 2 internal_hash:hmac(sha256):0000 journal_crypt:ctr(aes):00\n"},
 	} {

@@ -2,11 +2,9 @@ package hostfs_test
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"io/fs"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -17,7 +15,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"imgward/guard/hostfs"
-	"imgward/internal/testkit"
 )
 
 func TestLiveFiles(t *testing.T) {
@@ -208,203 +205,5 @@ func TestLiveHandle(t *testing.T) {
 	}
 	if h.Fd() != -1 || h.Close() == nil {
 		t.Error("closed, but still there")
-	}
-}
-
-// TestLiveLease sees every kind of other opener, and leaves no lease behind.
-func TestLiveLease(t *testing.T) {
-	r := hostfs.Live()
-	file := filepath.Join(t.TempDir(), "file")
-	if err := os.WriteFile(file, []byte("x"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	h, err := r.Open(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer h.Close()
-	ask := func(name string) any { return outcome(r.Ask(t.Context(), hostfs.Lease, name)) }
-	if got := ask(file); got == syscall.EINVAL {
-		testkit.Missing(t, "leases on the file system of "+file)
-	}
-	for _, name := range []string{file, h.Name()} {
-		for _, tt := range []struct {
-			flags int
-			want  any
-		}{{os.O_RDONLY, "read"}, {os.O_WRONLY, syscall.EAGAIN}, {os.O_RDWR, syscall.EAGAIN}, {unix.O_PATH, "write"}} {
-			if got := ask(name); got != "write" {
-				t.Errorf("nobody has it open: %v", got)
-			}
-			f, err := os.OpenFile(file, tt.flags, 0)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if got := ask(name); got != tt.want {
-				t.Errorf("open with %#o: %v, want %v", tt.flags, got, tt.want)
-			}
-			f.Close()
-		}
-	}
-	b, err := os.ReadFile("/proc/locks")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if ino := ":" + strconv.FormatUint(h.Stat.Ino, 10) + " "; strings.Contains(string(b), ino) {
-		t.Errorf("a lease is left on inode%s:\n%s", ino, b)
-	}
-	if got := ask("/dev/null"); got != syscall.EINVAL {
-		t.Errorf("a device: %v", got)
-	}
-}
-
-func TestLiveIdentity(t *testing.T) {
-	r := hostfs.Live()
-	dir := t.TempDir()
-	file, link, other := filepath.Join(dir, "file"), filepath.Join(dir, "link"), filepath.Join(dir, "other")
-	for _, name := range []string{file, other} {
-		if err := os.WriteFile(name, []byte("x"), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := os.Link(file, link); err != nil {
-		t.Fatal(err)
-	}
-	ask := func(name string) string {
-		t.Helper()
-		s, err := r.Ask(t.Context(), hostfs.Identity, name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return s
-	}
-	id := ask(file)
-	st, err := r.Stat(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	words := strings.Fields(id)
-	if len(words) != 3 || !strings.HasPrefix(words[0], "fsuuid=") || words[1] != "ino="+strconv.FormatUint(st.Ino, 10) || !strings.HasPrefix(words[2], "btime=") {
-		t.Errorf("identity %q", id)
-	}
-	if got := ask(link); got != id {
-		t.Errorf("another name of it: %q, not %q", got, id)
-	}
-	if ask(other) == id {
-		t.Errorf("another file: %q too", id)
-	}
-	// A reader of the file itself would make this fail.
-	if err := os.Chmod(file, 0); err != nil {
-		t.Fatal(err)
-	}
-	if got := ask(file); got != id {
-		t.Errorf("unreadable: %q, not %q", got, id)
-	}
-	if _, err := r.Ask(t.Context(), hostfs.Identity, dir); !errors.Is(err, syscall.EINVAL) {
-		t.Errorf("a directory: %v", err)
-	}
-}
-
-func TestLiveLoop(t *testing.T) {
-	testkit.Need(t, "root", "losetup")
-	r := hostfs.Live()
-	file := filepath.Join(t.TempDir(), "an image.img")
-	if err := os.WriteFile(file, make([]byte, 1<<20), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	out, err := exec.Command("losetup", "-f", "--show", "-r", "-o", "4096", "--sizelimit", "65536", file).CombinedOutput()
-	if err != nil {
-		testkit.Missing(t, "a loop device: "+string(out))
-	}
-	loop := strings.TrimSpace(string(out))
-	detach := func() error { return exec.Command("losetup", "-d", loop).Run() }
-	attached := true
-	t.Cleanup(func() {
-		if attached {
-			detach()
-		}
-	})
-	st, err := r.Stat(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	dev, err := r.Stat(loop)
-	if err != nil || dev.Type != hostfs.BlockDevice || dev.Size != 0 {
-		t.Fatalf("%s: %+v, %v", loop, dev, err)
-	}
-	ask := func(q hostfs.Question, name string) any { return outcome(r.Ask(t.Context(), q, name)) }
-	want := "dev=" + hostfs.FormatDev(st.Dev) + " ino=" + strconv.FormatUint(st.Ino, 10) +
-		" rdev=0:0 offset=4096 sizelimit=65536 ro=1 file=" + strconv.Quote(file)
-	if got := ask(hostfs.LoopStatus, loop); len(file) < 64 && got != want {
-		t.Errorf("%v, want %s", got, want)
-	}
-	for q, want := range map[hostfs.Question]string{hostfs.Size: "65536", hostfs.ReadOnly: "1", hostfs.Excl: "free"} {
-		if got := ask(q, loop); got != want {
-			t.Errorf("%s: %v, want %s", q, got, want)
-		}
-	}
-	if got := ask(hostfs.Lease, file); got != "read" {
-		t.Errorf("the image of a read-only loop device: lease %v", got)
-	}
-	if got := ask(hostfs.Lease, loop); got != syscall.EINVAL {
-		t.Errorf("the device: lease %v", got)
-	}
-	if got := ask(hostfs.Excl, file); got != syscall.ENOTBLK {
-		t.Errorf("the image: excl %v", got)
-	}
-
-	plain, err := os.Open(loop)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got := ask(hostfs.Excl, loop); got != "free" {
-		t.Errorf("beside a plain opener: %v", got)
-	}
-	plain.Close()
-	excl, err := os.OpenFile(loop, os.O_RDONLY|unix.O_EXCL, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got := ask(hostfs.Excl, loop); got != syscall.EBUSY {
-		t.Errorf("beside an exclusive opener: %v", got)
-	}
-	h, err := r.Open(loop)
-	if err != nil {
-		t.Fatal(err)
-	}
-	excl.Close()
-	if got := ask(hostfs.Excl, h.Name()); got != "free" {
-		t.Errorf("by its handle: %v", got)
-	}
-	h.Close()
-
-	if err := detach(); err != nil {
-		t.Fatal(err)
-	}
-	attached = false
-	if got := ask(hostfs.LoopStatus, loop); got != syscall.ENXIO {
-		t.Errorf("detached: %v", got)
-	}
-}
-
-// TestLiveDeviceMapper asks a device-mapper that is not there, or for a device
-// that is not.
-func TestLiveDeviceMapper(t *testing.T) {
-	testkit.Need(t, "root")
-	r := hostfs.Live()
-	for _, q := range []hostfs.Question{hostfs.DMStatus, hostfs.DMTable} {
-		got := outcome(r.Ask(t.Context(), q, "4095:1048575"))
-		if !slices.Contains([]any{syscall.ENOENT, syscall.ENODEV, syscall.ENXIO}, got) {
-			t.Errorf("%s: %v", q, got)
-		}
-	}
-}
-
-func TestLiveAskEnds(t *testing.T) {
-	ctx, cancel := context.WithCancelCause(t.Context())
-	reason := errors.New("enough")
-	cancel(reason)
-	_, err := hostfs.Live().Ask(ctx, hostfs.Size, "/dev/null")
-	if !errors.Is(err, reason) {
-		t.Errorf("%v, want %v", err, reason)
 	}
 }
