@@ -54,7 +54,7 @@ func (holders) Collect(_ context.Context, _ *Host, t *Target, s *Sheet) {
 		}
 		s.Found(f)
 	}
-	s.Looked(len(devices), "block devices")
+	s.Looked(len(devices), "block device")
 }
 
 // under names what a loop device stands on, by number.

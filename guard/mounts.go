@@ -68,7 +68,7 @@ func (mounts) Collect(ctx context.Context, host *Host, t *Target, s *Sheet) {
 		}
 		blind(dir+"/mountinfo", err)
 	}
-	s.Looked(n, fmt.Sprintf("mounts in %d namespaces", len(seen)))
+	s.Looked(n, "mount in "+count(len(seen), "namespace"))
 }
 
 // A mount is one line of mountinfo.

@@ -68,7 +68,7 @@ func (procfd) Collect(ctx context.Context, host *Host, t *Target, s *Sheet) {
 			denied = append(denied, p.denied)
 		}
 	}
-	s.Looked(len(pids), "processes")
+	s.Looked(len(pids), "process")
 	if len(denied) > manyDenied {
 		s.Blind("/proc/*/fd", fmt.Errorf("%d of %d processes: %w", len(denied), len(pids), denied[0].err))
 		return

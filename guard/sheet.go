@@ -62,13 +62,25 @@ func (s *Sheet) Found(f Finding) {
 	s.found = append(s.found, f)
 }
 
-// Looked says how much was looked at: absence of evidence needs a size.
+// Looked says how much was looked at: absence of evidence needs a size. what is
+// the noun for one of them.
 func (s *Sheet) Looked(n int, what string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.sealed {
-		s.looked = append(s.looked, fmt.Sprintf("%d %s", n, what))
+		s.looked = append(s.looked, count(n, what))
 	}
+}
+
+// count writes a number of things: "1 process", "3 processes".
+func count(n int, noun string) string {
+	switch {
+	case n == 1:
+		return "1 " + noun
+	case strings.HasSuffix(noun, "s"):
+		return fmt.Sprintf("%d %ses", n, noun)
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
 }
 
 // Blind says that where could not be looked at because of err. What vanished

@@ -19,7 +19,7 @@ const sector = 512 // the unit of sysfs sizes and device-mapper tables, whatever
 
 // stackReads are the names that readStack looks at.
 var stackReads = []string{
-	"/sys/block", "/sys/block/*", "/sys/block/*/dev", "/sys/block/*/slaves",
+	"/sys/block", "/sys/block/*", "/sys/block/*/dev", "/sys/block/*/slaves", "/sys/block/*/slaves/*/dev",
 	"/sys/block/*/*/partition", "/sys/block/*/*/dev", "/sys/block/*/*/start", "/sys/block/*/*/size",
 	"/sys/block/*/dm/name", "/sys/block/*/dm/uuid", "/sys/block/*/loop/backing_file", "/dev/loop*",
 	"dm-table", "loop-status",

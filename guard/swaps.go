@@ -44,7 +44,7 @@ func (swaps) Collect(_ context.Context, host *Host, t *Target, s *Sheet) {
 			})
 		}
 	}
-	s.Looked(len(areas), "swap areas")
+	s.Looked(len(areas), "swap area")
 }
 
 // parseSwaps gives the names in a table of swap areas: a head line, then a line

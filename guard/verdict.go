@@ -1,6 +1,7 @@
 package guard
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"slices"
@@ -131,9 +132,12 @@ func (v Verdict) Hints() []string {
 			hints = append(hints, s)
 		}
 	}
-	named := slices.ContainsFunc(v.Because, func(f Finding) bool { return !faceless(f) })
+	clearest := 0
 	for _, f := range v.Because {
-		if f.Remedy != "" && !(named && faceless(f)) {
+		clearest = max(clearest, f.clarity())
+	}
+	for _, f := range v.Because {
+		if f.Remedy != "" && f.clarity() == clearest {
 			say(f.Remedy + ", then run the command again")
 		}
 	}
@@ -145,15 +149,23 @@ func (v Verdict) Hints() []string {
 		say("if you know better, add: " + strings.Join(words, " "))
 	}
 	if len(v.Because) > 0 {
-		say("\"imgward explain " + string(v.Because[0].Code) + "\" says more")
+		worst := slices.MaxFunc(v.Because, func(a, b Finding) int { return cmp.Compare(a.Severity, b.Severity) })
+		say("\"imgward explain " + string(worst.Code) + "\" says more")
 	}
 	return hints
 }
 
-// faceless tells findings that say that the target is in use, or may be, and not
-// by whom. Their advice is worth nothing beside that of one that does.
-func faceless(f Finding) bool {
-	return slices.Contains([]Code{LeaseRefused, LeaseReaders, DMOpen, ExclHeld}, f.Code) || strings.HasPrefix(string(f.Code), "blind.")
+// clarity ranks findings by how well they say who uses the target. The advice
+// of one that does not is worth nothing beside that of one that does: what a
+// domain uses is not to be detached or killed by hand.
+func (f Finding) clarity() int {
+	switch {
+	case f.Domain != "" || strings.HasPrefix(string(f.Code), "xen."):
+		return 2
+	case slices.Contains([]Code{LeaseRefused, LeaseReaders, DMOpen, ExclHeld}, f.Code), strings.HasPrefix(string(f.Code), "blind."):
+		return 0
+	}
+	return 1
 }
 
 func (f Finding) explain(b *strings.Builder, word string) {

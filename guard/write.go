@@ -38,17 +38,24 @@ func (g *Guard) Check(ctx context.Context, path string) (*Target, Verdict, error
 	return e.view, g.judge(t, e), nil
 }
 
+// look examines the target. One that overlaps the source is not looked at any
+// further: it refuses whatever else there is, and the rest would be about the
+// descriptor that we have of the source ourselves.
 func (g *Guard) look(ctx context.Context, t *Target) Evidence {
-	cs := g.Collectors
 	if g.Source != nil {
-		cs = append(slices.Clip(cs), overlap{g.Source})
+		if e := Examine(ctx, g.Host, t, []Collector{overlap{g.Source}}); len(e.Findings) > 0 {
+			return e
+		}
 	}
-	return Examine(ctx, g.Host, t, cs)
+	return Examine(ctx, g.Host, t, g.Collectors)
 }
 
 func (g *Guard) judge(t *Target, e Evidence) Verdict {
 	v := g.Policy.Judge(e.Findings)
 	v.Target, v.Looked = t.String(), e.Looked
+	if v.Operation == Check && !t.Exists() {
+		v.Operation = Create
+	}
 	return v
 }
 

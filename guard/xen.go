@@ -53,7 +53,7 @@ func (xen) Collect(ctx context.Context, host *Host, t *Target, s *Sheet) {
 	}
 	x.judgeStore(store)
 	x.judgeKernel(store)
-	s.Looked(len(store.domains), "domains")
+	s.Looked(len(store.domains), "domain")
 }
 
 type xenLook struct {
@@ -85,7 +85,7 @@ func (x *xenLook) withoutStore() {
 	case err != nil && !errors.Is(err, fs.ErrNotExist):
 		x.s.Blind("/proc/xen/capabilities", err)
 	default:
-		x.s.Looked(0, "domains (no Xen here)")
+		x.s.Looked(0, "domain")
 	}
 }
 
@@ -195,7 +195,7 @@ func (x *xenLook) judgeStore(scan *storeScan) {
 		n := scan.foreign[be]
 		x.s.Found(Finding{
 			Code: XenForeign, Subject: fmt.Sprintf("domain %s (%s)", quote(be), scan.name(be)), Key: scan.key(be),
-			Detail: fmt.Sprintf("serves %d disks that cannot be compared from here", n),
+			Detail: "serves "+count(n, "disk")+" that cannot be compared from here",
 			Source: "/local/domain/" + quote(be) + "/backend",
 		})
 	}
@@ -360,6 +360,6 @@ func (x *xenLook) judgeKernel(scan *storeScan) {
 		x.s.Found(f)
 	}
 	if x.kernel != nil {
-		x.s.Looked(len(x.kernel), "open Xen backends")
+		x.s.Looked(len(x.kernel), "open Xen backend")
 	}
 }

@@ -105,7 +105,10 @@ func (k key) String() string {
 // on a live root.
 func (r *Root) Fail(entry string, errno syscall.Errno) *Root {
 	clone := r.Clone()
-	clone.change(entry, func(e *entryOf) bool { e.errno = errno; return true })
+	if k, e, ok := clone.entry(entry); ok {
+		e.errno = errno
+		clone.rec.entries[k] = e
+	}
 	return clone
 }
 
@@ -117,31 +120,25 @@ func (r *Root) Delete(entry string) *Root { return r.Fail(entry, syscall.ENOENT)
 // answer, or an empty one.
 func (r *Root) Truncate(entry string) (*Root, bool) {
 	clone := r.Clone()
-	ok := clone.change(entry, func(e *entryOf) bool {
-		if e.kind == kindLink || e.text == "" || e.errno != 0 {
-			return false
-		}
-		e.text = e.text[:len(e.text)/2]
-		return true
-	})
-	return clone, ok
-}
-
-// An entryOf is an entry with the kind that it is of.
-type entryOf struct {
-	kind
-	entry
-}
-
-// change edits the one entry that has this id, and says whether edit did.
-func (r *Root) change(id string, edit func(*entryOf) bool) bool {
-	for k, e := range r.rec.entries {
-		if k.String() == id {
-			both := entryOf{k.kind, e}
-			changed := edit(&both)
-			r.rec.entries[k] = both.entry
-			return changed
-		}
+	k, e, ok := clone.entry(entry)
+	if !ok || k.kind == kindLink || e.text == "" || e.errno != 0 {
+		return clone, false
 	}
-	return false
+	e.text = e.text[:len(e.text)/2]
+	clone.rec.entries[k] = e
+	return clone, true
+}
+
+// entry finds the entry that Entries lists under this id.
+func (r *Root) entry(id string) (k key, e entry, ok bool) {
+	words, err := fields(id)
+	if err != nil || len(words) == 0 {
+		return k, e, false
+	}
+	k, rest, err := parseKey(words)
+	if err != nil || len(rest) != 0 {
+		return k, e, false
+	}
+	e, ok = r.rec.entries[k]
+	return k, e, ok
 }

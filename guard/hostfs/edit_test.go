@@ -117,8 +117,13 @@ func TestEntriesCanBeNamed(t *testing.T) {
 			t.Errorf("%s changed under its clones", id)
 		}
 	}
-	if _, ok := r.Truncate("file /nowhere"); ok {
-		t.Error("an entry that is not there was truncated")
+	for _, id := range []string{"file /nowhere", "file", "", "ask lease", "ask rm /x", "stat /x f", `dir "/a b`} {
+		if _, ok := r.Truncate(id); ok {
+			t.Errorf("%q was truncated", id)
+		}
+		if !slices.Equal(r.Delete(id).Entries(), want) {
+			t.Errorf("%q was deleted", id)
+		}
 	}
 }
 

@@ -123,22 +123,32 @@ func (c *record) parseLine(line string) error {
 	if err != nil || len(words) == 0 {
 		return err
 	}
-	k, args := key{kind: kind(words[0].text)}, words[1:]
-	if k.kind == kindAsk && len(args) > 0 {
-		k.question, args = Question(args[0].text), args[1:]
-		if !k.question.known() {
-			return fmt.Errorf("ask %q: no such question", k.question)
-		}
+	k, args, err := parseKey(words)
+	if err != nil {
+		return err
 	}
-	if len(args) == 0 {
-		return fmt.Errorf("%q: no name", words[0].text)
-	}
-	k.name, args = args[0].text, args[1:]
 	e, err := parseEntry(k.kind, args)
 	if err != nil {
 		return fmt.Errorf("%s: %w", k, err)
 	}
 	return c.add(k, e)
+}
+
+// parseKey reads what a manifest line, or the id of an entry, starts with, and
+// gives the words after it.
+func parseKey(words []word) (k key, rest []word, err error) {
+	k.kind, rest = kind(words[0].text), words[1:]
+	if k.kind == kindAsk && len(rest) > 0 {
+		k.question, rest = Question(rest[0].text), rest[1:]
+		if !k.question.known() {
+			return k, nil, fmt.Errorf("ask %q: no such question", k.question)
+		}
+	}
+	if len(rest) == 0 {
+		return k, nil, fmt.Errorf("%q: no name", words[0].text)
+	}
+	k.name = rest[0].text
+	return k, rest[1:], nil
 }
 
 // parseEntry reads what a manifest line says after the name.

@@ -2,7 +2,10 @@ package hostfs_test
 
 import (
 	"errors"
+	"slices"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"testing/iotest"
 
@@ -92,9 +95,17 @@ func FuzzLoad(f *testing.F) {
 		names := []string{"/", "/..", "/proc/self/fd/0"}
 		for _, id := range r.Entries() {
 			names = append(names, id[strings.LastIndexByte(id, ' ')+1:])
-			gone := r.Delete(id)
-			if len(gone.Entries()) != len(r.Entries()) {
-				t.Errorf("deleting %s changed what is recorded", id)
+			failed := r.Fail(id, syscall.EXDEV)
+			if !slices.Equal(failed.Entries(), r.Entries()) {
+				t.Errorf("failing %s changed what is recorded", id)
+			}
+			if name, ok := strings.CutPrefix(id, "dir "); ok {
+				if unquoted, err := strconv.Unquote(name); err == nil {
+					name = unquoted
+				}
+				if _, err := failed.ReadDir(name); err == nil {
+					t.Errorf("%s does not fail", id)
+				}
 			}
 			if len(r.Entries()) > 20 {
 				break
