@@ -3,7 +3,6 @@ package xenstore
 import (
 	"bufio"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -83,8 +82,8 @@ func newConn(rwc io.ReadWriteCloser, cfg *Config) *Conn {
 		calls:   make(map[uint32]*call),
 		watches: make(map[string]*watch),
 	}
-	c.tasks.Go(c.readAll)
-	c.tasks.Go(c.writeAll)
+	c.tasks.Go(c.receive)
+	c.tasks.Go(c.transmit)
 	return c
 }
 
@@ -113,15 +112,15 @@ func (c *Conn) die(cause error) {
 	})
 }
 
-// writeAll passes messages to the transport, each with one Write, as the
+// transmit passes messages to the transport, each with one Write, as the
 // kernel's device wants it.
-func (c *Conn) writeAll() {
+func (c *Conn) transmit() {
 	for {
 		select {
 		case msg := <-c.out:
 			c.trace.sent(msg)
 			if _, err := c.rwc.Write(msg); err != nil {
-				c.die(fmt.Errorf("connection lost: %w", err))
+				c.die(lost(err))
 				return
 			}
 		case <-c.dead:
@@ -130,16 +129,13 @@ func (c *Conn) writeAll() {
 	}
 }
 
-// readAll hands messages to those who wait for them, until the stream ends.
-func (c *Conn) readAll() {
+// receive hands messages to those who wait for them, until the stream ends.
+func (c *Conn) receive() {
 	r := bufio.NewReader(c.rwc)
 	for {
 		h, body, err := readMessage(r)
 		if err != nil {
-			if errors.Is(err, io.EOF) {
-				err = fmt.Errorf("closed by the daemon: %w", err)
-			}
-			c.die(fmt.Errorf("connection lost: %w", err))
+			c.die(lost(err))
 			return
 		}
 		c.trace.line('<', h, body)

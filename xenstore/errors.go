@@ -1,18 +1,22 @@
 package xenstore
 
 import (
+	"errors"
 	"fmt"
+	"io"
 	"strings"
 	"syscall"
 )
 
 // An OpError says what could not be done with which path.
 type OpError struct {
-	Op   string // "read", "list", "list-part", "watch", "dial"
+	Op   string // "dial", "read", "list", "list-part", "watch"
 	Path string // of the node; for "dial" of the socket or device
-	// Err is a syscall.Errno, possibly wrapped, if the daemon or the kernel named
-	// one, so that errors.Is(err, fs.ErrNotExist) and the like work; the context's
-	// error; net.ErrClosed after Close; or what ended the connection.
+	// Err wraps a syscall.Errno if the daemon answered with one, or Dial met one, so
+	// that errors.Is(err, fs.ErrNotExist) and the like work; an EINVAL for a path
+	// that cannot be; the context's error; context.DeadlineExceeded when the time
+	// limit is over; net.ErrClosed after Close; io.EOF or io.ErrUnexpectedEOF if the
+	// daemon closed the connection. It never is an errno of a connection that failed.
 	Err error
 }
 
@@ -36,6 +40,17 @@ func malformed(err error) error {
 		return nil
 	}
 	return fmt.Errorf("malformed reply: %w", err)
+}
+
+// lost makes the cause of a connection's end from what the transport said. The
+// ends of the stream can be told apart; an errno of the transport becomes text,
+// because an ENOENT that is about the connection must not pass for one that the
+// daemon gave about a path.
+func lost(err error) error {
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return fmt.Errorf("connection lost: %w", err)
+	}
+	return fmt.Errorf("connection lost: %v", err)
 }
 
 // errnos are the names in xsd_errors of xs_wire.h.

@@ -127,11 +127,13 @@ func start(dir string, cmd *exec.Cmd, run string) (*Daemon, error) {
 	}()
 	for end := time.Now().Add(startLimit); time.Now().Before(end); {
 		if conn, err := net.Dial("unix", d.socket); err == nil {
-			return d, conn.Close()
+			conn.Close()
+			return d, nil
 		}
 		select {
 		case <-d.exited:
-			return nil, fmt.Errorf("start xenstored: ended at once (%v): %s", cmd.ProcessState, &said)
+			err := fmt.Errorf("start xenstored: ended at once (%v): %s", cmd.ProcessState, &said)
+			return nil, errors.Join(err, d.Stop())
 		case <-time.After(startPoll):
 		}
 	}
