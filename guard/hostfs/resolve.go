@@ -17,14 +17,14 @@ const maxLinks = 40
 func (c *record) resolve(name string, stop func(link string) bool) (string, error) {
 	at, rest := "/", components(name)
 	for links := 0; len(rest) > 0; {
-		if c.isLeaf(at) {
-			return "", syscall.ENOTDIR
-		}
 		if rest[0] == ".." {
+			if c.isLeaf(at) {
+				return "", syscall.ENOTDIR
+			}
 			at, rest = path.Dir(at), rest[1:]
 			continue
 		}
-		next := path.Join(at, rest[0])
+		next := strings.TrimSuffix(at, "/") + "/" + rest[0]
 		if errno := c.failure(next); errno != 0 {
 			return "", errno
 		}
@@ -44,8 +44,13 @@ func (c *record) resolve(name string, stop func(link string) bool) (string, erro
 			rest = append(components(link.text), rest[1:]...)
 			continue
 		}
-		if !c.known[next] && c.lacks(at, rest[0]) {
-			return "", syscall.ENOENT
+		if !c.known[next] { // nothing is recorded there, or below it
+			if c.isLeaf(at) {
+				return "", syscall.ENOTDIR
+			}
+			if c.lacks(at, rest[0]) {
+				return "", syscall.ENOENT
+			}
 		}
 		at, rest = next, rest[1:]
 	}
