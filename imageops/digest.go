@@ -1,0 +1,53 @@
+package imageops
+
+import (
+	"context"
+	"time"
+)
+
+// Digest reads src once and computes o.Digest. With SparseKeep holes are hashed
+// without being read. Of the options those about a target mean nothing here.
+func Digest(ctx context.Context, src Source, o Options) (rep Report, err error) {
+	start := time.Now()
+	defer func() { rep.Elapsed = time.Since(start) }()
+	if o, err = o.filled(); err != nil {
+		return rep, err
+	}
+	name, size := nameOf(src, "source"), src.Size()
+	rep.DigestKind = o.Digest
+	if size < 0 {
+		return rep, &OpError{Op: "digest", Name: name, Off: -1, Err: errNoSize}
+	}
+	f, err := newFlow(ctx, o, o.ChunkSize)
+	if err != nil {
+		return rep, err
+	}
+	defer func() {
+		if cerr := f.close(); err == nil {
+			err = cerr
+		}
+	}()
+	rep.Engine = f.eng.String()
+
+	mode := o.Sparse
+	if mode == SparseDetect {
+		mode = SparseKeep
+	}
+	h := newHoles(f.ctx, src, name, mode, 1)
+	defer h.stop()
+	meter := newMeter("digest", size, o.Progress)
+	p := &pass{
+		flow: f, end: &endpoint{name: name, r: src}, size: size, holes: h,
+		sums: newSums(f, o.Digest, false, size, o.ChunkSize),
+		read: func(n int64) { rep.Read += n },
+		got:  func(*chunk, []Extent) {},
+		done: meter.add,
+	}
+	if err := p.run(); err != nil {
+		return rep, err
+	}
+	if rep.Digest = p.sums.sum(o.Digest, size); rep.Digest == nil && o.Digest != DigestNone {
+		return rep, errStuck
+	}
+	return rep, nil
+}

@@ -1,0 +1,88 @@
+package imageops
+
+import (
+	"context"
+	"errors"
+	"io"
+	"iter"
+
+	"imgward/imageops/blockio"
+)
+
+// A Source is bytes to read; ReadAt is called concurrently. Size is in bytes and
+// must not change: a source that ends early is an error.
+//
+// A Source or Dest with a method Name() string is called by that name in errors.
+type Source interface {
+	io.ReaderAt
+	Size() int64
+}
+
+// An Extent is a range of bytes, and whether it is known to be zero.
+type Extent = blockio.Extent
+
+// An Extenter is a Source that knows its holes. Extents yields n bytes at off in
+// order; what it leaves out counts as data. errors.ErrUnsupported as the first
+// error means that it cannot tell, after all.
+type Extenter interface {
+	Extents(ctx context.Context, off, n int64) iter.Seq2[Extent, error]
+}
+
+// A Dest is the target of a copy. Its methods are called concurrently, never two
+// for the same byte. Size is in bytes and does not change during a copy; Sync
+// returns when all that was written is on stable storage.
+//
+// A Dest that is an io.ReaderAt can be verified and held back.
+type Dest interface {
+	io.WriterAt
+	Size() int64
+	Limits() blockio.Limits
+	Sync() error
+}
+
+// A Zeroer is a Dest that makes a range read as zeros without being sent any.
+// errors.ErrUnsupported makes the copy write zeros instead.
+type Zeroer interface {
+	Zero(off, n int64, how blockio.ZeroMode) error
+}
+
+// An Uncacher is a Dest that can forget what it has cached of a range, so that
+// it is read back from the storage.
+type Uncacher interface {
+	Uncache(off, n int64) error
+}
+
+// endpoint makes a Source or Dest what an engine works on.
+type endpoint struct {
+	name  string
+	r     io.ReaderAt
+	dst   Dest
+	how   blockio.ZeroMode
+	zeros []byte // what is written where dst is no Zeroer
+}
+
+func (e *endpoint) ReadAt(p []byte, off int64) (int, error) { return e.r.ReadAt(p, off) }
+
+func (e *endpoint) WriteAt(p []byte, off int64) (int, error) { return e.dst.WriteAt(p, off) }
+
+func (e *endpoint) Sync() error { return e.dst.Sync() }
+
+func (e *endpoint) Zero(off, n int64) error {
+	if z, ok := e.dst.(Zeroer); ok {
+		if err := z.Zero(off, n, e.how); !errors.Is(err, errors.ErrUnsupported) {
+			return err
+		}
+	}
+	for n > 0 {
+		want := min(n, int64(len(e.zeros)))
+		m, err := e.dst.WriteAt(e.zeros[:want], off)
+		if err == nil && int64(m) != want {
+			err = io.ErrShortWrite
+		}
+		if err != nil {
+			return &OpError{Op: "write zeros to", Name: e.name, Off: off + int64(m), Err: err}
+		}
+		off, n = off+want, n-want
+	}
+	return nil
+}

@@ -1,0 +1,64 @@
+package imageops
+
+import (
+	"errors"
+	"fmt"
+	"io"
+
+	"imgward/imageops/blockio"
+	"imgward/imageops/engine"
+)
+
+// An OpError says what failed, on which endpoint, and at which byte. The whole
+// data path has this one type; blockio's endpoints return it too.
+type OpError = blockio.OpError
+
+// ErrTooSmall is the reason of a copy whose source does not fit into the target.
+var ErrTooSmall = errors.New("target is smaller than the source")
+
+// A MismatchError says that two things that must be equal are not. The first
+// difference lies within the Len bytes at Off.
+type MismatchError struct {
+	Name  string // what was compared
+	Other string // what it should have been equal to
+	Off   int64
+	Len   int64
+}
+
+func (e *MismatchError) Error() string {
+	return fmt.Sprintf("%q differs from %q within the %d bytes at byte %d", e.Name, e.Other, e.Len, e.Off)
+}
+
+// opError is the error of an op that came back with one.
+func opError(op *engine.Op) error {
+	var known *OpError
+	if errors.As(op.Err, &known) {
+		return op.Err
+	}
+	e := &OpError{Op: op.Kind.String(), Off: op.Off + int64(op.N), Err: op.Err}
+	switch end := op.End.(type) {
+	case *endpoint:
+		e.Name = end.name
+	case nil:
+		return op.Err // a call makes its own
+	}
+	if op.Kind == engine.Sync {
+		e.Off = -1
+	}
+	return e
+}
+
+// nameOf is what x calls itself.
+func nameOf(x any, otherwise string) string {
+	if n, ok := x.(interface{ Name() string }); ok {
+		return n.Name()
+	}
+	return otherwise
+}
+
+// unreadable stands in for io.ReaderAt on a target that cannot be read.
+type unreadable struct{}
+
+func (unreadable) ReadAt([]byte, int64) (int, error) { return 0, errors.ErrUnsupported }
+
+var _ io.ReaderAt = unreadable{}

@@ -1,0 +1,152 @@
+package imageops
+
+import (
+	"context"
+	"errors"
+
+	"imgward/imageops/blockio"
+	"imgward/imageops/engine"
+)
+
+// A chunk is one piece of memory and the bytes that are in it for now.
+type chunk struct {
+	buf  []byte
+	off  int64
+	data []byte // of buf, or of flow.zeros
+	uses int    // ops and others that still need it
+}
+
+// A flow keeps chunks moving through an engine. One goroutine owns it: that
+// goroutine starts all ops, takes them back, and runs what follows them. The
+// first error ends it: nothing more is started, and run returns when the last op
+// in flight has come back.
+type flow struct {
+	ctx     context.Context
+	stop    context.CancelCauseFunc
+	eng     engine.Engine
+	own     bool // eng ends with the flow
+	mem     *blockio.Arena
+	depth   int
+	free    []*chunk
+	flying  int
+	zeros   []byte // a chunk of them; nobody writes here
+	touched bool   // a write was started
+	inspect func(*flow)
+}
+
+// A step is what an op is for: it holds a chunk, and something comes after it.
+type step struct {
+	chunk *chunk
+	then  func()
+}
+
+// errStuck cannot happen: it is returned where a result would be wrong if it did.
+var errStuck = errors.New("internal error: the copy stopped before its end")
+
+// newFlow makes o.QueueDepth chunks of size bytes.
+func newFlow(ctx context.Context, o Options, size int) (*flow, error) {
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
+	mem, err := blockio.NewArena(o.QueueDepth+1, size)
+	if err != nil {
+		return nil, err
+	}
+	f := &flow{mem: mem, depth: o.QueueDepth, eng: o.Engine, inspect: o.inspect, zeros: mem.Chunk(o.QueueDepth)}
+	f.ctx, f.stop = context.WithCancelCause(ctx)
+	for i := range f.depth {
+		f.free = append(f.free, &chunk{buf: mem.Chunk(i)})
+	}
+	if f.own = f.eng == nil; f.own {
+		f.eng = engine.Pool(o.QueueDepth)
+	}
+	return f, nil
+}
+
+// close ends the flow, after run has returned.
+func (f *flow) close() error {
+	f.stop(nil)
+	if f.inspect != nil {
+		f.inspect(f)
+	}
+	var err error
+	if f.own {
+		err = f.eng.Close()
+	}
+	return errors.Join(err, f.mem.Close())
+}
+
+// fail makes err the reason why the flow ends, if it is the first.
+func (f *flow) fail(err error) { f.stop(err) }
+
+// run calls begin with a free chunk again and again, until begin returns false,
+// and carries on until nothing is in flight. It may be called several times, one
+// after the other, and with no begin it only drains.
+func (f *flow) run(begin func(*chunk) (more bool)) error {
+	more := begin != nil
+	for {
+		for more && len(f.free) > 0 && f.ctx.Err() == nil {
+			more = f.with(begin)
+		}
+		if f.flying == 0 {
+			if more {
+				f.fail(errStuck) // unless something else was first
+			}
+			return context.Cause(f.ctx)
+		}
+		op, err := f.eng.Wait()
+		if err != nil {
+			return err
+		}
+		f.flying--
+		s := op.Tag.(step)
+		if op.Err != nil {
+			f.fail(opError(op))
+		} else if s.then != nil {
+			s.then()
+		}
+		f.release(s.chunk)
+	}
+}
+
+// with takes a chunk off the free list for begin. It is free again at once if
+// begin starts nothing with it.
+func (f *flow) with(begin func(*chunk) bool) bool {
+	c := f.free[len(f.free)-1]
+	f.free = f.free[:len(f.free)-1]
+	f.hold(c)
+	defer f.release(c)
+	return begin(c)
+}
+
+// do starts an op that needs c (nil: no chunk) until it is back. then is called
+// after it has come back without an error. Once the flow has failed do does nothing.
+func (f *flow) do(c *chunk, op *engine.Op, then func()) {
+	if f.ctx.Err() != nil {
+		return
+	}
+	op.Tag = step{c, then}
+	if err := f.eng.Start(f.ctx, op); err != nil {
+		f.fail(err)
+		return
+	}
+	f.hold(c)
+	f.flying++
+	f.touched = f.touched || op.Kind == engine.Write || op.Kind == engine.Zero
+}
+
+// hold keeps c out of the free list until a release more.
+func (f *flow) hold(c *chunk) {
+	if c != nil {
+		c.uses++
+	}
+}
+
+func (f *flow) release(c *chunk) {
+	if c == nil {
+		return
+	}
+	if c.uses--; c.uses == 0 {
+		f.free = append(f.free, c)
+	}
+}

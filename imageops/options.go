@@ -1,0 +1,117 @@
+package imageops
+
+import (
+	"fmt"
+	"log/slog"
+	"math/bits"
+	"time"
+
+	"imgward/imageops/engine"
+)
+
+// Options say how; the zero value is the default of each.
+type Options struct {
+	ChunkSize  int // bytes per request, a power of two from 4 KiB to 64 MiB; default 1 MiB
+	QueueDepth int // chunks that exist, and with them requests in flight; default 16
+
+	Sparse   SparseMode
+	Fresh    bool       // the target is new and reads as zeros: zeros need not be written
+	HoldBack bool       // the target's first and last MiB become zeros first and get their bytes last
+	Digest   DigestKind // of the source
+	Verify   bool       // read the target back from storage and compare
+
+	Progress func(Progress) // called when bytes are done, by one goroutine at a time; it must not block
+	Log      *slog.Logger   // phases, at debug level; default: none
+
+	// Engine carries out the requests, and is idle again and still open when the
+	// call returns. Default: a pool of QueueDepth workers for the time of the call.
+	Engine engine.Engine
+
+	inspect func(*flow) // tests: called when a flow has ended
+}
+
+// A SparseMode says what becomes of zeros.
+type SparseMode uint8
+
+const (
+	SparseKeep   SparseMode = iota // holes of the source become holes, or zeros where the target has none
+	SparseDetect                   // so do zeros that fill blocks of the target
+	SparseOff                      // all is read, and all is written
+)
+
+// A DigestKind is a hash function.
+type DigestKind uint8
+
+const (
+	BLAKE3 DigestKind = iota // 256 bits, what b3sum prints
+	SHA256
+	SHA512
+	DigestNone
+)
+
+func (k DigestKind) String() string {
+	switch k {
+	case BLAKE3:
+		return "blake3"
+	case SHA256:
+		return "sha256"
+	case SHA512:
+		return "sha512"
+	case DigestNone:
+		return "none"
+	}
+	return fmt.Sprintf("digest %d", uint8(k))
+}
+
+// Progress is how far a call is. Within a phase Done only grows, up to Total.
+type Progress struct {
+	Phase       string // copy, verify, digest, compare
+	Done, Total int64  // bytes of the source
+}
+
+// A Report says what was done, also beside an error. Counts are in bytes.
+type Report struct {
+	Read     int64 // read from the source; its holes are not
+	Written  int64 // of the source, written to the target as data
+	Zeroed   int64 // of the source, zeros of the target without being sent
+	Verified int64 // read back, or compared, and found equal
+	Tail     int64 // of the target behind the end of the source: they stayed
+
+	Digest     []byte // nil with DigestNone, and beside an error
+	DigestKind DigestKind
+	Engine     string
+	Elapsed    time.Duration
+	Touched    bool // something reached the target, or may have
+}
+
+const (
+	minChunk     = 4 << 10
+	maxChunk     = 64 << 20
+	defaultChunk = 1 << 20
+	defaultDepth = 16
+	maxDepth     = 4096
+)
+
+// filled is o with its defaults, or what is wrong with it.
+func (o Options) filled() (Options, error) {
+	if o.ChunkSize == 0 {
+		o.ChunkSize = defaultChunk
+	}
+	if o.QueueDepth == 0 {
+		o.QueueDepth = defaultDepth
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	switch {
+	case o.ChunkSize < minChunk || o.ChunkSize > maxChunk || bits.OnesCount(uint(o.ChunkSize)) != 1:
+		return o, fmt.Errorf("chunk size %d: not a power of two from %d to %d", o.ChunkSize, minChunk, maxChunk)
+	case o.QueueDepth < 1 || o.QueueDepth > maxDepth:
+		return o, fmt.Errorf("queue depth %d: not from 1 to %d", o.QueueDepth, maxDepth)
+	case o.Sparse > SparseOff:
+		return o, fmt.Errorf("sparse mode %d: unknown", o.Sparse)
+	case o.Digest > DigestNone:
+		return o, fmt.Errorf("%v: unknown", o.Digest)
+	}
+	return o, nil
+}

@@ -1,0 +1,133 @@
+package imageops
+
+import (
+	"encoding/binary"
+
+	"lukechampine.com/blake3/guts"
+)
+
+// A tree joins the BLAKE3 hashes of chunks, in whatever order they come, to the
+// hash of the whole: BLAKE3 paper, section 2.1. All chunks but the last have the
+// same power-of-two size of at least 1 KiB, so each is a complete subtree.
+//
+// A node waits only for the one beside it. With d chunks in flight no more than
+// some d times the height of the tree wait.
+type tree struct {
+	chunks uint64 // in all; no input is one empty chunk
+	halves map[place][8]uint32
+	root   guts.Node
+	whole  bool
+
+	// marks are all nodes of one level: two trees can be compared by them. The
+	// level is the lowest that has no more than maxMarks.
+	level int
+	marks [][8]uint32
+}
+
+// A place is where a node is: its level above the chunks, and its number in there.
+type place struct {
+	level int
+	i     uint64
+}
+
+const maxMarks = 4096
+
+func newTree(size int64, chunkSize int) *tree {
+	n := max(1, (uint64(size)+uint64(chunkSize)-1)/uint64(chunkSize))
+	t := &tree{chunks: n, halves: map[place][8]uint32{}}
+	for n > maxMarks {
+		t.level, n = t.level+1, (n+1)/2
+	}
+	t.marks = make([][8]uint32, n)
+	return t
+}
+
+// add takes the node of the i-th chunk and joins it with all that was waiting for it.
+func (t *tree) add(i uint64, node guts.Node) {
+	for level, n := 0, t.chunks; ; level, i, n = level+1, i/2, (n+1)/2 {
+		if level == t.level {
+			t.marks[i] = guts.ChainingValue(node)
+		}
+		if n == 1 {
+			t.root, t.whole = node, true
+			return
+		}
+		if i == n-1 && i%2 == 0 {
+			continue // the last of an odd number has nothing beside it: it goes up as it is
+		}
+		above := place{level + 1, i / 2}
+		left, right := t.halves[above], guts.ChainingValue(node)
+		if _, ok := t.halves[above]; !ok {
+			t.halves[above] = right
+			return
+		}
+		delete(t.halves, above)
+		if i%2 == 0 {
+			left, right = right, left
+		}
+		node = guts.ParentNode(left, right, &guts.IV, 0)
+	}
+}
+
+// sum is the digest, 32 bytes; nil if chunks are missing.
+func (t *tree) sum() []byte {
+	if !t.whole {
+		return nil
+	}
+	root := t.root
+	root.Flags |= guts.FlagRoot
+	words := guts.CompressNode(root)
+	sum := make([]byte, 0, 32)
+	for _, w := range words[:8] {
+		sum = binary.LittleEndian.AppendUint32(sum, w)
+	}
+	return sum
+}
+
+// differs is the first range of chunks in which two complete trees of the same
+// size differ: n chunks from the i-th; n is 0 if they are equal.
+func (t *tree) differs(o *tree) (i, n uint64) {
+	for k, mark := range t.marks {
+		if mark != o.marks[k] {
+			return uint64(k) << t.level, 1 << t.level
+		}
+	}
+	return 0, 0
+}
+
+// lot is what the SIMD code hashes at a time.
+const lot = guts.MaxSIMD * guts.ChunkSize
+
+// subtree is the node over p, which stands at byte off of the input, a multiple
+// of the size of a chunk. It is not finalised: as the only one it is the root.
+func subtree(p []byte, off int64) guts.Node {
+	var stack [32][8]uint32 // complete subtrees, largest first, as the bits of i
+	depth := 0
+	for i, block := uint64(1), uint64(off)/guts.ChunkSize; ; i, block = i+1, block+guts.MaxSIMD {
+		n := min(len(p), lot)
+		node := compress(p[:n], block)
+		p = p[n:]
+		if len(p) == 0 {
+			for ; depth > 0; depth-- {
+				node = guts.ParentNode(stack[depth-1], guts.ChainingValue(node), &guts.IV, 0)
+			}
+			return node
+		}
+		cv := guts.ChainingValue(node)
+		for k := i; k&1 == 0; k >>= 1 {
+			depth--
+			cv = guts.ChainingValue(guts.ParentNode(stack[depth], cv, &guts.IV, 0))
+		}
+		stack[depth] = cv
+		depth++
+	}
+}
+
+// compress is the node over up to a lot of bytes.
+func compress(p []byte, block uint64) guts.Node {
+	if len(p) == lot {
+		return guts.CompressBuffer((*[lot]byte)(p), lot, &guts.IV, block, 0)
+	}
+	var padded [lot]byte
+	return guts.CompressBuffer(&padded, copy(padded[:], p), &guts.IV, block, 0)
+}
