@@ -46,6 +46,7 @@ const (
 
 	FDWrite Code = "fd.write"
 	FDRead  Code = "fd.read"
+	FDVM    Code = "fd.vm"
 
 	LeaseFree    Code = "lease.free"
 	LeaseReaders Code = "lease.readers"
@@ -102,7 +103,7 @@ var rules = []rule{
 	{XenReadOnly, Never, Note, false, false, `A domain has the target as a read-only disk. Writing underneath changes files that it has cached and believes constant. Shut the domain down or detach the disk. Nothing overrides this. As the source of a copy such an image is safe.`},
 	{XenNamed, Never, Busy, false, false, `A domain's node in xenstore names this very path, but the domain runs from something else: somebody moved or deleted the image and put another file in its place, so the domain is on the old one, which has no name any more. What lies under the name now belongs to that domain all the same: it is what the domain would find after a restart, or what was prepared for it. Shut the domain down first.`},
 	{XenClosing, Never, Busy, false, false, `A domain's disk is being closed at this moment. Wait a quarter of a minute and try again.`},
-	{XenStale, Busy, Busy, true, true, `xenstore has a backend node for the target, but the domain that it names does not exist, and the kernel's list of open backends does not have it either. That is what a killed toolstack leaves behind. Make sure with "xl list" that the domain is gone, remove its loop device and node, or override this finding by name.`},
+	{XenStale, Busy, Busy, true, true, `xenstore has a backend node for the target, but the domain that it names does not exist, or is not connected as far as the kernel knows, whose list of backends does not have it. That is what a killed toolstack leaves behind. Make sure with "xl list" that the domain is gone, remove its loop device and node, or override this finding by name.`},
 	{XenFailed, Busy, Busy, true, true, `xenstore has a backend node for the target whose attachment failed: the hotplug script wrote "error" or "busy" and no device was opened. The domain may try again. Detach it with "xl block-detach", or override this finding by name.`},
 	{XenSysfs, Never, Busy, false, false, `The kernel's own list of what the Xen block backend has open contains the target. It holds the device whatever xenstore says, until the backend is removed. Nothing overrides this.`},
 	{XenDisagree, Unsure, Unsure, true, false, `xenstore and the kernel's list of open Xen backends say different things about the same disk. Both are shown. Find out which one is right before anything is written.`},
@@ -123,6 +124,7 @@ var rules = []rule{
 
 	{FDWrite, Never, Busy, false, false, `A process has the target open for writing, or has it mapped writable. Stop the process.`},
 	{FDRead, Busy, Note, true, false, `A process has the target open for reading: a backup, a conversion, a virtual machine that uses it as a read-only base. Wait for it or stop it, or override this finding by name if what it reads does not matter.`},
+	{FDVM, Never, Note, false, false, `The process of a running virtual machine (QEMU's device model, tapdisk) has the target open for reading: as a read-only disk, or as the base image under the machine's own. Writing underneath changes the machine's disk. Shut the machine down. Nothing overrides this.`},
 
 	{LeaseFree, Note, Note, false, false, `The kernel granted a write lease on the file (fcntl(2)), which it does only when nothing else has it open: no process in any namespace or container, no loop device, no other part of the kernel.`},
 	{LeaseReaders, Busy, Note, true, false, `The kernel refused a write lease on the file and granted a read lease: somebody has it open, and only for reading. If no other line says who it is, it is a part of the kernel or a descriptor in flight.`},

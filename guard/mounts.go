@@ -68,7 +68,8 @@ func (mounts) Collect(ctx context.Context, host *Host, t *Target, s *Sheet) {
 		}
 		blind(dir+"/mountinfo", err)
 	}
-	s.Looked(n, "mount in "+count(len(seen), "namespace"))
+	s.Looked(n, "mount")
+	s.Looked(len(seen), "mount namespace")
 }
 
 // A mount is one line of mountinfo.

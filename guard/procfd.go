@@ -235,10 +235,25 @@ func (p *procLook) found(rel Relation, id ID, writes bool, what, source string) 
 		Code: FDRead, Relation: rel, Subject: subject, Key: key,
 		Detail: what + " for reading" + p.t.via(rel, id), Source: source, Remedy: "stop " + subject + " or wait for it",
 	}
+	if isMachine(subject) {
+		f.Code, f.Remedy = FDVM, "shut down the virtual machine of "+subject
+	}
 	if writes {
 		f.Code, f.Detail = FDWrite, what+" for writing"+p.t.via(rel, id)
 	}
 	p.s.Found(f)
+}
+
+// isMachine tells the processes that run virtual machines by their names, which
+// the kernel cuts to 15 bytes. A process that only calls itself so is treated
+// with more care than it deserves.
+func isMachine(subject string) bool {
+	for _, name := range []string{"qemu-system", "qemu-kvm", "qemu-dm", "tapdisk"} {
+		if strings.Contains(subject, name) {
+			return true
+		}
+	}
+	return false
 }
 
 type mapLine struct {

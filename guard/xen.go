@@ -62,6 +62,7 @@ type xenLook struct {
 	t      *Target
 	s      *Sheet
 	kernel map[string]kernelBackend // by nodename: backend/vbd/1/51712
+	listed []string                 // every entry of the kernel's list, disk or not; nil when it could not be read
 }
 
 // withoutStore says what it means that there is no xenstore: nothing where no
@@ -108,6 +109,7 @@ func (x *xenLook) readBackends() map[string]kernelBackend {
 		x.s.Blind(dir, err)
 		return nil
 	}
+	x.listed = names
 	out := map[string]kernelBackend{}
 	for _, name := range names {
 		b := kernelBackend{dir: dir + "/" + name}
@@ -264,18 +266,18 @@ func (x *xenLook) judgeNode(scan *storeScan, n node) {
 			why = append(why, n.show(key))
 		}
 	}
-	x.s.Found(x.about(scan, n, Finding{
-		Code: code, Relation: rel, Detail: detail + x.t.via(rel, n.deviceID()),
-		Source: quote(n.path) + ": " + strings.Join(why, ", "), Remedy: remedy,
-	}))
-	if st, _ := n.get("state"); code == XenConnected && n.kind == "vbd" && st == "4" && !inKernel && n.source == "backend" {
-		x.s.Found(x.about(scan, n, Finding{
-			Code: XenDisagree, Relation: rel,
-			Detail: "is connected in xenstore, and the kernel does not have its disk open",
-			Source: quote(n.path) + ": " + n.show("state") + "; /sys/bus/xen-backend/devices: no such entry",
-			Remedy: "look at the domain with \"xl list\" and \"xl block-list\"",
-		}))
+	source := quote(n.path) + ": " + strings.Join(why, ", ")
+	if x.abandoned(n) {
+		source += "; /sys/bus/xen-backend/devices: no " + quote(n.entry())
 	}
+	x.s.Found(x.about(scan, n, Finding{Code: code, Relation: rel, Detail: detail + x.t.via(rel, n.deviceID()), Source: source, Remedy: remedy}))
+}
+
+// abandoned tells a node that says that it is connected while the kernel, which
+// alone writes that, has no backend device for it any more.
+func (x *xenLook) abandoned(n node) bool {
+	st, _ := n.get("state")
+	return n.kind == "vbd" && n.source == "backend" && st == "4" && x.listed != nil && !slices.Contains(x.listed, n.entry())
 }
 
 // runsFromElsewhere reports whether the node says by number which device the
@@ -302,6 +304,8 @@ func (x *xenLook) state(scan *storeScan, n node, inKernel bool) (code Code, deta
 	switch {
 	case !live && inKernel:
 		return XenSysfs, "does not exist any more, and the kernel still has its disk " + dev + " open", "wait until the kernel has closed it"
+	case x.abandoned(n):
+		return XenStale, "is not connected any more as far as the kernel knows, and its node for " + dev + " was left behind", "make sure with \"xl list\" that the domain is gone"
 	case !live:
 		return XenStale, "does not exist any more, and its node for " + dev + " was left behind", "make sure with \"xl list\" that the domain is gone"
 	case failed && !inKernel:

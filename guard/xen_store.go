@@ -235,12 +235,12 @@ func (s *storeScan) name(domid string) string {
 // domainName is the name as it stands in xenstore.
 func (s *storeScan) domainName(domid string) string { return s.names[domid] }
 
-// key names the domain in an override.
+// key names the domain in an override: two may have one name.
 func (s *storeScan) key(domid string) string {
 	if n := s.names[domid]; n != "" {
-		return n
+		return n + "." + domid
 	}
-	return "domain-" + domid
+	return "domain." + domid
 }
 
 func (n node) get(key string) (string, bool) {
@@ -263,6 +263,9 @@ func (n node) dev() string {
 func (n node) nodename() string {
 	return fmt.Sprintf("backend/%s/%s/%s", n.kind, n.domid, n.devid)
 }
+
+// entry is the node's name in /sys/bus/xen-backend/devices.
+func (n node) entry() string { return fmt.Sprintf("%s-%s-%s", n.kind, n.domid, n.devid) }
 
 // deviceID is the device that the node gives by number; the zero ID if none.
 func (n node) deviceID() ID {
