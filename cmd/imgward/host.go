@@ -1,0 +1,82 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"log/slog"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"imgward/guard"
+	"imgward/guard/hostfs"
+	"imgward/xenstore"
+)
+
+// storeTimeout is how long one question to xenstore may take. A daemon that was
+// stopped makes its clients hang.
+const storeTimeout = 3 * time.Second
+
+// A session is what one command works with: the host, and the way to speak.
+type session struct {
+	*ui
+	host    *guard.Host
+	policy  guard.Policy
+	command []string
+	close   func()
+}
+
+// open looks where xenstore is and reads the options that all commands have.
+func (u *ui) open(c *cli.Context, op guard.Operation) (*session, error) {
+	u.configure(c)
+	s := &session{ui: u, close: func() {}, policy: guard.Policy{Operation: op, Domain: c.String("domain")}}
+	for _, o := range c.StringSlice("override") {
+		parsed, err := guard.ParseOverride(o)
+		if err != nil {
+			return nil, usagef("%v", err)
+		}
+		s.policy.Override = append(s.policy.Override, parsed)
+	}
+	state := u.con.getenv("IMGWARD_STATE")
+	if state == "" {
+		state = "/var/lib/imgward"
+	}
+	level := slog.LevelWarn
+	if u.verbose {
+		level = slog.LevelDebug
+	}
+	log := slog.New(slog.NewTextHandler(u.con.err, &slog.HandlerOptions{Level: level}))
+	s.host = &guard.Host{FS: hostfs.Live(), State: state, Patience: 200 * time.Millisecond, Log: log}
+	s.command = append([]string{"imgward", c.Command.Name}, c.Args().Slice()...)
+
+	conn, err := xenstore.Dial(c.Context, &xenstore.Config{Timeout: storeTimeout})
+	switch {
+	case err == nil:
+		s.host.Store = conn
+		s.close = func() { conn.Close() }
+	case errors.Is(err, fs.ErrNotExist) && u.con.getenv("XENSTORED_PATH") == "" && u.con.getenv("XENSTORED_RUNDIR") == "":
+		// No daemon and no device: the guard decides what that means here.
+	default:
+		s.host.StoreErr = err
+	}
+	return s, nil
+}
+
+// guard makes the guard of one operation.
+func (s *session) guard(op guard.Operation, source *guard.Target) *guard.Guard {
+	policy := s.policy
+	if op == guard.Read {
+		policy.Domain = "" // the assertion is about the target
+	}
+	policy.Operation = op
+	return &guard.Guard{
+		Host: s.host, Collectors: guard.Collectors(), Lockers: guard.Lockers(), Watchers: guard.Watchers(),
+		Policy: policy, Source: source, Command: s.command,
+	}
+}
+
+// source opens the image to read from.
+func (s *session) source(ctx context.Context, path string) (*guard.Source, error) {
+	return s.guard(guard.Read, nil).Open(ctx, path)
+}

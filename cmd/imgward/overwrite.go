@@ -1,0 +1,32 @@
+package main
+
+import (
+	"github.com/urfave/cli/v2"
+
+	"imgward/guard"
+)
+
+func (u *ui) overwriteCommand() *cli.Command {
+	return &cli.Command{
+		Name: "overwrite", Usage: "replace what is in an existing image or device, in place", ArgsUsage: "SRC DST", HideHelpCommand: true,
+		Flags: targetOptions(),
+		Action: func(c *cli.Context) error {
+			t, err := u.transfer(c, guard.Overwrite)
+			if err != nil {
+				return err
+			}
+			defer t.close()
+			src, err := t.source(c.Context, c.Args().Get(0))
+			if err != nil {
+				return err
+			}
+			defer src.Close()
+			o, err := t.replace(c.Context, src, c.Args().Get(1), guard.Overwrite)
+			if err != nil {
+				return err
+			}
+			t.say("overwrite", "wrote", o)
+			return nil
+		},
+	}
+}

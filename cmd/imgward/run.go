@@ -1,0 +1,138 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/urfave/cli/v2"
+	"golang.org/x/term"
+
+	"imgward/guard"
+	"imgward/imageops"
+)
+
+// The exit statuses. Each answers first whether anything was written. 2 is never
+// used: Go's own panics end with it.
+const (
+	exitOK         = 0   // done and durable
+	exitFailed     = 1   // failed, nothing was written
+	exitRefused    = 3   // in use or could not be judged, nothing was written
+	exitIncomplete = 4   // stopped after writing began
+	exitMismatch   = 5   // what was read back or compared is not equal
+	exitConfirm    = 6   // confirmation is needed, nothing was written
+	exitUsage      = 64  // the command line
+	exitInterrupt  = 130 // interrupted, nothing was written
+)
+
+// errInterrupted is the cause of every context that a signal ended.
+var errInterrupted = errors.New("interrupted")
+
+// A usageError is about the command line.
+type usageError struct{ text string }
+
+func (e *usageError) Error() string { return e.text }
+
+func usagef(format string, args ...any) error { return &usageError{fmt.Sprintf(format, args...)} }
+
+// A console is what the program speaks through. Tests make their own.
+type console struct {
+	in       io.Reader
+	out, err io.Writer
+	terminal bool // a person sits at in and err
+	getenv   func(string) string
+}
+
+func system() *console {
+	return &console{
+		in: os.Stdin, out: os.Stdout, err: os.Stderr, getenv: os.Getenv,
+		terminal: term.IsTerminal(int(os.Stdin.Fd())) && term.IsTerminal(int(os.Stderr.Fd())),
+	}
+}
+
+// run carries out one command line and gives the exit status. It is the only
+// place that maps errors to exit statuses.
+func run(argv []string, con *console) int {
+	ctx, cancel := context.WithCancelCause(context.Background())
+	defer cancel(nil)
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	defer signal.Stop(signals)
+	go func() {
+		select {
+		case <-signals:
+			cancel(errInterrupted)
+		case <-ctx.Done():
+		}
+	}()
+
+	u := &ui{con: con}
+	app := newApp(u)
+	args, err := order(argv, app)
+	if err == nil {
+		err = app.RunContext(ctx, args)
+	}
+	code := exitStatus(err)
+	u.fail(err, code)
+	return code
+}
+
+func exitStatus(err error) int {
+	var (
+		usage      *usageError
+		refused    *guard.RefusedError
+		confirm    *confirmError
+		mismatch   *imageops.MismatchError
+		digest     *digestError
+		incomplete *guard.IncompleteError
+		broken     *guard.BrokenError
+	)
+	switch {
+	case err == nil:
+		return exitOK
+	case errors.As(err, &usage):
+		return exitUsage
+	case errors.As(err, &mismatch), errors.As(err, &digest):
+		return exitMismatch
+	case errors.As(err, &incomplete), errors.As(err, &broken):
+		return exitIncomplete
+	case errors.As(err, &refused):
+		return exitRefused
+	case errors.As(err, &confirm):
+		return exitConfirm
+	case errors.Is(err, errInterrupted), errors.Is(err, context.Canceled):
+		return exitInterrupt
+	}
+	return exitFailed
+}
+
+// newApp lists the commands, in the order of the help.
+func newApp(u *ui) *cli.App {
+	return &cli.App{
+		Name:                      "imgward",
+		Usage:                     "copy, clone and overwrite disk images, and never one that is in use",
+		Version:                   version,
+		Writer:                    u.con.out,
+		ErrWriter:                 u.con.err,
+		HideHelpCommand:           true,
+		DisableSliceFlagSeparator: true,
+		ExitErrHandler:            func(*cli.Context, error) {},
+		OnUsageError:              func(_ *cli.Context, err error, _ bool) error { return usagef("%v", err) },
+		Action:                    func(*cli.Context) error { return usagef("a command is needed; \"imgward --help\" lists them") },
+		Commands: []*cli.Command{
+			u.checkCommand(),
+			u.explainCommand(),
+			u.copyCommand(),
+			u.cloneCommand(),
+			u.overwriteCommand(),
+			u.verifyCommand(),
+		},
+	}
+}
+
+// version is what --version prints.
+const version = "0.1.0"

@@ -1,0 +1,296 @@
+package main
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+
+	"github.com/urfave/cli/v2"
+
+	"imgward/guard"
+	"imgward/imageops"
+	"imgward/imageops/blockio"
+)
+
+// A transfer is what copy, clone and overwrite have in common: a source, a
+// target, and how the bytes go.
+type transfer struct {
+	*session
+	options imageops.Options
+	token   string // of --confirm
+	resize  bool
+	reflink bool
+}
+
+// bytesOptions are the options about the bytes.
+func bytesOptions(more ...cli.Flag) []cli.Flag {
+	return judged(append([]cli.Flag{
+		&cli.StringFlag{Name: "digest", Value: "blake3", Usage: "checksum of the source: `none|blake3|sha256|sha512`"},
+		&cli.BoolFlag{Name: "no-verify", Usage: "do not read the target back"},
+		&cli.StringFlag{Name: "sparse", Value: "keep", Usage: "zeros: `keep|detect|off`: holes of the source, runs of zeros too, or none"},
+	}, more...)...)
+}
+
+// targetOptions are the options about a target that may exist already.
+func targetOptions(more ...cli.Flag) []cli.Flag {
+	return bytesOptions(append([]cli.Flag{
+		&cli.StringFlag{Name: "confirm", Usage: "the `TOKEN` of what is on the target now, which may be replaced"},
+		&cli.BoolFlag{Name: "resize", Usage: "give a target file the size of the source"},
+	}, more...)...)
+}
+
+// transfer reads the options of a command with a source and a target.
+func (u *ui) transfer(c *cli.Context, op guard.Operation) (*transfer, error) {
+	if c.NArg() != 2 {
+		return nil, usagef("%s needs a source and a target, and got %d operands", c.Command.Name, c.NArg())
+	}
+	kind, err := digestKind(c.String("digest"))
+	if err != nil {
+		return nil, err
+	}
+	sparse, err := sparseMode(c.String("sparse"))
+	if err != nil {
+		return nil, err
+	}
+	u.writes = true
+	s, err := u.open(c, op)
+	if err != nil {
+		return nil, err
+	}
+	return &transfer{
+		session: s, token: c.String("confirm"), resize: c.Bool("resize"),
+		options: imageops.Options{Digest: kind, Verify: !c.Bool("no-verify"), Sparse: sparse, Log: s.host.Log, Progress: u.progress()},
+	}, nil
+}
+
+func digestKind(name string) (imageops.DigestKind, error) {
+	for _, k := range []imageops.DigestKind{imageops.BLAKE3, imageops.SHA256, imageops.SHA512, imageops.DigestNone} {
+		if k.String() == name {
+			return k, nil
+		}
+	}
+	return 0, usagef("digest %q: want none, blake3, sha256 or sha512", name)
+}
+
+func sparseMode(name string) (imageops.SparseMode, error) {
+	m, ok := map[string]imageops.SparseMode{"keep": imageops.SparseKeep, "detect": imageops.SparseDetect, "off": imageops.SparseOff}[name]
+	if !ok {
+		return 0, usagef("sparse %q: want keep, detect or off", name)
+	}
+	return m, nil
+}
+
+// create makes a new file of the source.
+func (t *transfer) create(ctx context.Context, src *guard.Source, dst string) (*outcome, error) {
+	o := &outcome{source: src.Target, target: dst, created: true}
+	err := t.guard(guard.Create, src.Target).Create(ctx, dst, func(ctx context.Context, f *os.File) error {
+		from, to, err := endpoints(src, f)
+		if err != nil {
+			return err
+		}
+		if t.reflink {
+			if done, err := o.reflink(to, from); done || err != nil {
+				return errors.Join(err, src.Changed())
+			}
+		}
+		if err := to.Truncate(from.Size()); err != nil {
+			return err
+		}
+		options := t.options
+		options.Fresh = true
+		if o.report, err = imageops.Copy(ctx, to, from, options); err != nil {
+			return err
+		}
+		return src.Changed()
+	})
+	return o, err
+}
+
+// replace puts the source in the place of what is in an existing target.
+func (t *transfer) replace(ctx context.Context, src *guard.Source, dst string, op guard.Operation) (*outcome, error) {
+	g := t.guard(op, src.Target)
+	target, v, err := g.Check(ctx, dst)
+	if err != nil {
+		return nil, err
+	}
+	defer target.Close()
+	if err := v.Err(); err != nil {
+		return nil, err
+	}
+	if !target.Exists() {
+		return nil, &hintedError{fmt.Errorf("open %s: %w", printable(dst), fs.ErrNotExist), []string{"to make a new file, use \"imgward copy\""}}
+	}
+	from, err := blockio.NewFile(src.File)
+	if err != nil {
+		return nil, err
+	}
+	if err := t.fits(from.Size(), target); err != nil {
+		return nil, err
+	}
+	token, err := t.confirm(ctx, g, target, v, t.token, fmt.Sprintf("%s (%s)", printable(src.Target.Path), guard.Bytes(from.Size())))
+	if err != nil {
+		return nil, err
+	}
+	o := &outcome{source: src.Target, target: dst}
+	err = g.Write(ctx, dst, func(ctx context.Context, p *guard.Permit) error {
+		if err := confirmed(p, token); err != nil {
+			return err
+		}
+		if err := t.fits(from.Size(), p.Target()); err != nil {
+			return err
+		}
+		f, err := p.File()
+		if err != nil {
+			return err
+		}
+		if !p.Lasting() {
+			t.remark("note: this target has no lasting name, so after a reboot nothing would tell that it is incomplete")
+		}
+		touched, err := t.fill(ctx, o, f, src, from)
+		if !touched {
+			p.Untouched()
+		}
+		return err
+	})
+	return o, err
+}
+
+// fits checks the sizes before anything is written.
+func (t *transfer) fits(size int64, target *guard.Target) error {
+	if t.resize && target.ID.Kind != guard.KindFile {
+		return fmt.Errorf("%s is a device and cannot be resized", target)
+	}
+	if size > target.Size && !t.resize {
+		e := fmt.Errorf("the source has %d bytes, and %s has only %d", size, target, target.Size)
+		if target.ID.Kind == guard.KindFile {
+			return &hintedError{e, []string{"to make the file larger, add: --resize"}}
+		}
+		return e
+	}
+	return nil
+}
+
+// fill writes the source to the descriptor of an existing target, and tells
+// whether anything reached it.
+func (t *transfer) fill(ctx context.Context, o *outcome, f *os.File, src *guard.Source, from *blockio.File) (touched bool, err error) {
+	to, err := blockio.NewFile(f)
+	if err != nil {
+		return false, err
+	}
+	if t.resize && to.Size() < from.Size() {
+		if err := to.Truncate(from.Size()); err != nil {
+			return true, err
+		}
+		touched = true
+	}
+	if t.reflink {
+		if done, err := o.reflink(to, from); done || err != nil {
+			return true, errors.Join(err, src.Changed())
+		}
+	}
+	options := t.options
+	options.HoldBack = true
+	o.report, err = imageops.Copy(ctx, to, from, options)
+	touched = touched || o.report.Touched
+	if err != nil {
+		return touched, err
+	}
+	if t.resize && to.Size() > from.Size() {
+		if err := errors.Join(to.Truncate(from.Size()), to.Sync()); err != nil {
+			return true, err
+		}
+		o.report.Tail = 0
+	}
+	return touched, src.Changed()
+}
+
+func endpoints(src *guard.Source, f *os.File) (from, to *blockio.File, err error) {
+	if from, err = blockio.NewFile(src.File); err != nil {
+		return nil, nil, err
+	}
+	to, err = blockio.NewFile(f)
+	return from, to, err
+}
+
+// A hintedError carries advice.
+type hintedError struct {
+	error
+	advice []string
+}
+
+func (e *hintedError) Unwrap() error { return e.error }
+
+// An outcome is what became of one target.
+type outcome struct {
+	source    *guard.Target
+	target    string
+	created   bool
+	reflinked bool
+	size      int64
+	report    imageops.Report
+}
+
+// reflink makes the target share the source's blocks. It is not done when the
+// file systems cannot, and then nothing was changed.
+func (o *outcome) reflink(to, from *blockio.File) (done bool, err error) {
+	err = to.Reflink(from)
+	if errors.Is(err, errors.ErrUnsupported) {
+		return false, nil
+	}
+	if err == nil {
+		err = to.Sync()
+	}
+	o.reflinked, o.size = true, from.Size()
+	o.report.Tail = to.Size() - from.Size()
+	return err == nil, err
+}
+
+type outcomeJSON struct {
+	Command   string `json:"command"`
+	Source    string `json:"source"`
+	Target    string `json:"target"`
+	Size      int64  `json:"size"`
+	Read      int64  `json:"read"`
+	Written   int64  `json:"written"`
+	Zeroed    int64  `json:"zeroed"`
+	Verified  int64  `json:"verified"`
+	Tail      int64  `json:"tail"`
+	Reflinked bool   `json:"reflinked"`
+	Digest    string `json:"digest,omitempty"`
+	Seconds   string `json:"seconds"`
+	Exit      int    `json:"exit"`
+}
+
+// say reports a finished transfer.
+func (t *transfer) say(command, verb string, o *outcome) {
+	r := o.report
+	size := r.Written + r.Zeroed
+	if o.reflinked {
+		size = o.size
+	}
+	how := rate(size, r.Elapsed)
+	switch {
+	case o.reflinked:
+		how = "sharing its blocks"
+	case t.options.Verify:
+		how += ", read back and equal"
+	default:
+		how += ", not read back"
+	}
+	t.result("%s %s to %s: %s (%s zeros), %s", verb, printable(o.source.Path), printable(o.target), guard.Bytes(size), guard.Bytes(r.Zeroed), how)
+	digest := ""
+	if len(r.Digest) > 0 {
+		digest = r.DigestKind.String() + ":" + hex.EncodeToString(r.Digest)
+		t.result("digest %s", digest)
+	}
+	if r.Tail > 0 {
+		t.result("%s at the end of the target were kept as they were", guard.Bytes(r.Tail))
+	}
+	t.object(outcomeJSON{
+		Command: command, Source: o.source.Path, Target: o.target, Size: size, Read: r.Read, Written: r.Written, Zeroed: r.Zeroed,
+		Verified: r.Verified, Tail: r.Tail, Reflinked: o.reflinked, Digest: digest, Seconds: fmt.Sprintf("%.3f", r.Elapsed.Seconds()),
+	})
+}

@@ -1,0 +1,198 @@
+package main
+
+// Rules of speech. Results go to standard output, everything else to standard
+// error. One fact a line, in lower case, without a full stop; what is foreign is
+// quoted. A refusal says who, where that can be seen, what became of the target,
+// and then, behind "hint:", what to do; words behind "add: " are made to be
+// appended to the command as they are. --json says the same things with stable
+// codes, as one object a line on standard output. -q says nothing at all, and
+// the exit status says it.
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"imgward/guard"
+)
+
+type ui struct {
+	con     *console
+	json    bool
+	quiet   bool
+	verbose bool
+	writes  bool // the command is one that could have written
+}
+
+// common are the options that all commands have.
+func common(more ...cli.Flag) []cli.Flag {
+	return append([]cli.Flag{
+		&cli.BoolFlag{Name: "json", Usage: "say it as one JSON object a line"},
+		&cli.BoolFlag{Name: "quiet", Aliases: []string{"q"}, Usage: "say nothing; the exit status tells"},
+		&cli.BoolFlag{Name: "verbose", Aliases: []string{"v"}, Usage: "say more about the work, on standard error"},
+	}, more...)
+}
+
+// judged are the options of commands that ask the guard.
+func judged(more ...cli.Flag) []cli.Flag {
+	return common(append([]cli.Flag{
+		&cli.StringSliceFlag{Name: "override", Usage: "take the one finding `CODE:SUBJECT` upon yourself (repeatable)"},
+		&cli.StringFlag{Name: "domain", Usage: "say that the target is a disk of domain `NAME`, and refuse anybody else's"},
+	}, more...)...)
+}
+
+func (u *ui) configure(c *cli.Context) {
+	u.json, u.quiet, u.verbose = c.Bool("json"), c.Bool("quiet"), c.Bool("verbose")
+}
+
+// result prints a line that was asked for.
+func (u *ui) result(format string, args ...any) {
+	if !u.quiet && !u.json {
+		fmt.Fprintf(u.con.out, format+"\n", args...)
+	}
+}
+
+// remark prints a line beside the results.
+func (u *ui) remark(format string, args ...any) {
+	if !u.quiet && !u.json {
+		fmt.Fprintf(u.con.err, format+"\n", args...)
+	}
+}
+
+// object prints v as JSON.
+func (u *ui) object(v any) {
+	if u.json && !u.quiet {
+		// What is printed is made of strings and numbers, which always encode.
+		b, err := json.Marshal(v)
+		if err != nil {
+			b = []byte(fmt.Sprintf("{%q:%q}", "error", err))
+		}
+		fmt.Fprintf(u.con.out, "%s\n", b)
+	}
+}
+
+// fail says what went wrong with a command, and what became of the target.
+func (u *ui) fail(err error, code int) {
+	var silent *saidError
+	if err == nil || errors.As(err, &silent) {
+		return
+	}
+	var refused *guard.RefusedError
+	if errors.As(err, &refused) {
+		u.refusal(refused.Verdict, code)
+		return
+	}
+	var hints []string
+	var confirm *confirmError
+	var hinted *hintedError
+	switch {
+	case errors.As(err, &confirm):
+		hints = confirm.hints()
+	case errors.As(err, &hinted):
+		hints = hinted.advice
+	}
+	u.object(failure{Error: err.Error(), Exit: code, Hints: hints})
+	u.remark("imgward: %s", printable(err.Error()))
+	if u.writes {
+		switch code {
+		case exitFailed, exitConfirm, exitInterrupt:
+			u.remark("nothing was written")
+		}
+	}
+	u.hint(hints)
+}
+
+// A saidError ends a command whose outcome was said already.
+type saidError struct{ error }
+
+func (e *saidError) Unwrap() error { return e.error }
+
+func (u *ui) refusal(v guard.Verdict, code int) {
+	u.object(verdictObject(v, "", code))
+	if !u.quiet && !u.json {
+		// A console that cannot be written to is nothing that can be told there.
+		_ = v.Explain(u.con.err)
+	}
+	if u.writes {
+		u.remark("nothing was written")
+	}
+	u.hint(v.Hints())
+}
+
+func (u *ui) hint(hints []string) {
+	for _, h := range hints {
+		u.remark("hint: %s", h)
+	}
+}
+
+type failure struct {
+	Error string   `json:"error"`
+	Exit  int      `json:"exit"`
+	Hints []string `json:"hints,omitempty"`
+}
+
+type findingJSON struct {
+	Code     guard.Code `json:"code"`
+	Severity string     `json:"severity"`
+	Override string     `json:"override,omitempty"`
+	Relation string     `json:"relation"`
+	Subject  string     `json:"subject"`
+	Domain   string     `json:"domain,omitempty"`
+	Detail   string     `json:"detail"`
+	Source   string     `json:"source"`
+	Remedy   string     `json:"remedy,omitempty"`
+	Outcome  string     `json:"outcome"` // refuses | overridden | note
+}
+
+type verdictJSON struct {
+	Decision string        `json:"decision"`
+	Target   string        `json:"target"`
+	Token    string        `json:"token,omitempty"`
+	Findings []findingJSON `json:"findings"`
+	Looked   []string      `json:"looked"`
+	Hints    []string      `json:"hints,omitempty"`
+	Exit     int           `json:"exit"`
+}
+
+func verdictObject(v guard.Verdict, token string, code int) verdictJSON {
+	o := verdictJSON{Decision: v.Decision.String(), Target: v.Target, Token: token, Looked: v.Looked, Hints: v.Hints(), Exit: code, Findings: []findingJSON{}}
+	add := func(fs []guard.Finding, outcome string) {
+		for _, f := range fs {
+			j := findingJSON{
+				Code: f.Code, Severity: f.Severity.String(), Relation: f.Relation.String(), Subject: f.Subject, Domain: f.Domain,
+				Detail: f.Detail, Source: f.Source, Remedy: f.Remedy, Outcome: outcome,
+			}
+			if guard.Overridable(f) {
+				j.Override = guard.Override{Code: f.Code, Key: f.Key}.String()
+			}
+			o.Findings = append(o.Findings, j)
+		}
+	}
+	add(v.Because, "refuses")
+	add(v.Overridden, "overridden")
+	add(v.Context, "note")
+	return o
+}
+
+// printable replaces control characters in an error's text, whose parts come
+// from many hands.
+func printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || r == 0x7f || 0x80 <= r && r < 0xa0 {
+			return '?'
+		}
+		return r
+	}, s)
+}
+
+// rate says how fast n bytes went in d, in the decimal units of disks.
+func rate(n int64, d time.Duration) string {
+	if d <= 0 {
+		return ""
+	}
+	return fmt.Sprintf("%.1f s, %.2f GB/s", d.Seconds(), float64(n)/d.Seconds()/1e9)
+}
