@@ -30,6 +30,9 @@ func converse(t *testing.T, f func(t *testing.T, s *xenstoretest.Server, c *xens
 		c := xenstore.NewConn(s.Pipe())
 		defer c.Close()
 		f(t, s, c)
+		if n := c.Pending(); n > 0 {
+			t.Errorf("%d calls and watches are not forgotten", n)
+		}
 	})
 }
 
@@ -48,6 +51,9 @@ func playDaemon(t *testing.T, f func(t *testing.T, d fake, c *xenstore.Conn)) {
 		c := xenstore.NewConn(client)
 		defer c.Close()
 		f(t, fake{t, server}, c)
+		if n := c.Pending(); n > 0 {
+			t.Errorf("%d calls and watches are not forgotten", n)
+		}
 	})
 }
 

@@ -56,12 +56,17 @@ func (c *Conn) Watch(ctx context.Context, path string, fire func(path string)) e
 	for {
 		event := path
 		select {
-		case event = <-w.events:
-		case <-w.lost:
+		case <-w.lost: // before what is queued, which it covers
 			w.drain()
-		case <-ctx.Done():
-		case <-c.dead:
-			return failure(opWatch, path, c.cause)
+		default:
+			select {
+			case event = <-w.events:
+			case <-w.lost:
+				w.drain()
+			case <-ctx.Done():
+			case <-c.dead:
+				return failure(opWatch, path, c.cause)
+			}
 		}
 		if err := ctx.Err(); err != nil {
 			return err

@@ -105,20 +105,16 @@ func TestWatchStorm(t *testing.T) {
 				close(gate)
 				synctest.Wait()
 				want := []string{"/d"}
-				if n <= 256 {
+				overflow := uint64(max(0, n-256))
+				if overflow > 0 {
+					want = append(want, "/d") // once for all of them
+				} else {
 					for i := range n {
 						want = append(want, fmt.Sprintf("/d/%d", i))
 					}
-					if !slices.Equal(events, want) || c.Stats().Overflow != 0 {
-						t.Errorf("%d events of %d, %+v", len(events), n, c.Stats())
-					}
-				} else {
-					if !slices.Contains(events[1:], "/d") {
-						t.Errorf("no call with the root in %d events", len(events))
-					}
-					if got := c.Stats().Overflow; got != uint64(n-256) {
-						t.Errorf("%d events overflowed, want %d", got, n-256)
-					}
+				}
+				if !slices.Equal(events, want) || c.Stats() != (xenstore.Stats{Overflow: overflow}) {
+					t.Errorf("%d events of %d, %+v", len(events), n, c.Stats())
 				}
 				// The watch still works.
 				s.Set("/d/after", "")
@@ -179,21 +175,23 @@ func TestWatchEndsWithASuspendedDaemon(t *testing.T) {
 // TestNoCallAfterTheEnd says that fire is not called once ctx has ended, however
 // many events wait.
 func TestNoCallAfterTheEnd(t *testing.T) {
-	converse(t, func(t *testing.T, s *xenstoretest.Server, c *xenstore.Conn) {
-		ctx, cancel := context.WithCancel(t.Context())
-		fired := 0
-		err := c.Watch(ctx, "/d", func(string) {
-			fired++
-			for range 100 {
-				s.Fire("/d")
+	for range 20 { // what a select finds ready it takes at random
+		converse(t, func(t *testing.T, s *xenstoretest.Server, c *xenstore.Conn) {
+			ctx, cancel := context.WithCancel(t.Context())
+			fired := 0
+			err := c.Watch(ctx, "/d", func(string) {
+				fired++
+				for range 100 {
+					s.Fire("/d/x")
+				}
+				synctest.Wait()
+				cancel()
+			})
+			if err != context.Canceled || fired != 1 {
+				t.Errorf("%d calls, %v", fired, err)
 			}
-			synctest.Wait()
-			cancel()
 		})
-		if err != context.Canceled || fired != 1 {
-			t.Errorf("%d calls, %v", fired, err)
-		}
-	})
+	}
 }
 
 // TestEventBeforeTheAcknowledgement says that the first event may overtake.
