@@ -58,7 +58,7 @@ func (dm) Collect(ctx context.Context, host *Host, t *Target, s *Sheet) {
 		case host.Patience == 0 || i == looks-1:
 			s.Found(Finding{
 				Code: DMOpen, Relation: Same, Subject: d.label(), Key: d.name,
-				Detail: "is open "+count(open-expect, "time")+", says device-mapper", Source: source,
+				Detail: "is open " + count(open-expect, "time") + ", says device-mapper", Source: source,
 				Remedy: "find out who has it open with \"dmsetup info\" and \"xl block-list\"",
 			})
 			return

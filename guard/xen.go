@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"imgward/guard/hostfs"
 )
@@ -153,11 +154,25 @@ func parseHexDevice(s string) (ID, error) {
 // single-threaded, and a transaction over a large host stops every domain start
 // for seconds.
 func (x *xenLook) settledScan() (*storeScan, error) {
-	self, err := ownDomid(x.ctx, x.host.Store)
+	ctx, stop := context.WithTimeoutCause(x.ctx, storeLimit, fmt.Errorf("no answer within %s", storeLimit))
+	defer stop()
+	scan, err := x.scanUntilQuiet(ctx)
+	if err != nil && ctx.Err() != nil {
+		err = context.Cause(ctx)
+	}
+	return scan, err
+}
+
+// storeLimit is what all questions to xenstore of one look may take together: a
+// daemon that was stopped makes its clients wait for ever.
+const storeLimit = 3 * time.Second
+
+func (x *xenLook) scanUntilQuiet(ctx context.Context) (*storeScan, error) {
+	self, err := ownDomid(ctx, x.host.Store)
 	if err != nil {
 		return nil, err
 	}
-	ctx, stop := context.WithCancel(x.ctx)
+	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	var events atomic.Int64
 	registered, ended := make(chan struct{}), make(chan error, 1)
@@ -197,7 +212,7 @@ func (x *xenLook) judgeStore(scan *storeScan) {
 		n := scan.foreign[be]
 		x.s.Found(Finding{
 			Code: XenForeign, Subject: fmt.Sprintf("domain %s (%s)", quote(be), scan.name(be)), Key: scan.key(be),
-			Detail: "serves "+count(n, "disk")+" that cannot be compared from here",
+			Detail: "serves " + count(n, "disk") + " that cannot be compared from here",
 			Source: "/local/domain/" + quote(be) + "/backend",
 		})
 	}

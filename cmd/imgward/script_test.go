@@ -16,7 +16,14 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
+// runAsProgram in the environment makes the test binary the program itself, for
+// tests that kill it.
+const runAsProgram = "IMGWARD_TEST_RUN_AS_PROGRAM"
+
 func TestMain(m *testing.M) {
+	if os.Getenv(runAsProgram) != "" {
+		main()
+	}
 	testscript.Main(m, map[string]func(){"imgward": main})
 }
 

@@ -1,0 +1,483 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"imgward/internal/testkit"
+	"imgward/xenstore/xenstoretest"
+)
+
+// A said is what one command line came to.
+type said struct {
+	code     int
+	out, err string
+}
+
+// imgward runs a command line in this process, with what a person at a terminal
+// types if typed is given.
+func imgward(t *testing.T, typed []string, args ...string) said {
+	t.Helper()
+	var out, err bytes.Buffer
+	con := &console{in: strings.NewReader(strings.Join(typed, "\n") + "\n"), out: &out, err: &err, terminal: typed != nil, getenv: os.Getenv}
+	code := run(append([]string{"imgward"}, args...), con)
+	return said{code, out.String(), err.String()}
+}
+
+func (s said) want(t *testing.T, code int, words ...string) said {
+	t.Helper()
+	if s.code != code {
+		t.Fatalf("exit status %d, want %d\n%s%s", s.code, code, s.out, s.err)
+	}
+	for _, w := range words {
+		if !strings.Contains(s.out+s.err, w) {
+			t.Fatalf("%q is not in\n%s%s", w, s.out, s.err)
+		}
+	}
+	return s
+}
+
+// lab gives an empty directory, imgward's records in it, and no xenstore.
+func lab(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	t.Setenv("IMGWARD_STATE", filepath.Join(dir, "state"))
+	t.Setenv("XENSTORED_PATH", "")
+	return dir
+}
+
+func command(t *testing.T, name string, args ...string) string {
+	t.Helper()
+	out, err := exec.Command(name, args...).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%s %v: %v\n%s", name, args, err, out)
+	}
+	return strings.TrimSpace(string(out))
+}
+
+func write(t *testing.T, name string, size int, seed byte) string {
+	t.Helper()
+	data := make([]byte, size)
+	// Reading from a ChaCha8 cannot fail.
+	_, _ = rand.NewChaCha8([32]byte{seed}).Read(data)
+	if err := os.WriteFile(name, data, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return name
+}
+
+func sum(t *testing.T, name string) [32]byte {
+	t.Helper()
+	b, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return sha256.Sum256(b)
+}
+
+func loop(t *testing.T, file string) string {
+	t.Helper()
+	dev := command(t, "losetup", "-f", "--show", file)
+	t.Cleanup(func() { _ = exec.Command("losetup", "-d", dev).Run() })
+	return dev
+}
+
+// xenstored starts the real daemon and has imgward ask it.
+func xenstored(t *testing.T) *xenstoretest.Daemon {
+	t.Helper()
+	testkit.Need(t, "root", "losetup", "gcc", "xenstore-write")
+	dir, err := os.MkdirTemp("", "xs")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	d, err := xenstoretest.StartXenstored(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = d.Kill() })
+	t.Setenv("XENSTORED_PATH", d.Socket())
+	return d
+}
+
+// domain writes what xl writes of a running domain with one file disk.
+func domain(t *testing.T, d *xenstoretest.Daemon, id int, name, image, dev string) {
+	t.Helper()
+	var st syscall.Stat_t
+	if err := syscall.Stat(dev, &st); err != nil {
+		t.Fatal(err)
+	}
+	be := fmt.Sprintf("/local/domain/0/backend/vbd/%d/51712", id)
+	var dump strings.Builder
+	for _, kv := range [][2]string{
+		{"/local/domain/0/domid", "0"}, {"/local/domain/0/name", "Domain-0"},
+		{fmt.Sprintf("/local/domain/%d/domid", id), fmt.Sprint(id)}, {fmt.Sprintf("/local/domain/%d/name", id), name},
+		{be + "/frontend", fmt.Sprintf("/local/domain/%d/device/vbd/51712", id)}, {be + "/params", image},
+		{be + "/physical-device", fmt.Sprintf("%x:%x", st.Rdev>>8&0xfff, st.Rdev&0xff)}, {be + "/physical-device-path", dev},
+		{be + "/node", dev}, {be + "/mode", "w"}, {be + "/dev", "xvda"}, {be + "/online", "1"}, {be + "/state", "3"},
+		{be + "/hotplug-status", "connected"}, {be + "/type", "phy"}, {be + "/script", "/etc/xen/scripts/block"},
+	} {
+		fmt.Fprintf(&dump, "%s = %q\n", kv[0], kv[1])
+	}
+	if err := d.Load(strings.NewReader(dump.String())); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// The accident itself: dd overwrites the image of a running domain without a
+// word; imgward refuses it under every name that it has.
+func TestRunningImageIsRefusedUnderEveryName(t *testing.T) {
+	dir := lab(t)
+	d := xenstored(t)
+	t.Chdir(dir)
+	golden := write(t, filepath.Join(dir, "golden.img"), 3<<20, 1)
+	image := write(t, filepath.Join(dir, "web1.img"), 3<<20, 2)
+	dev := loop(t, image)
+	domain(t, d, 1, "web1", image, dev)
+	before := sum(t, image)
+
+	if err := os.Symlink(image, "link.img"); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Link(image, "hard.img"); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir("mnt", 0o755); err != nil {
+		t.Fatal(err)
+	}
+	command(t, "mount", "--bind", dir, "mnt")
+	t.Cleanup(func() { _ = exec.Command("umount", filepath.Join(dir, "mnt")).Run() })
+
+	for _, alias := range []string{image, "link.img", "hard.img", "web1.img", "../" + filepath.Base(dir) + "/web1.img", "mnt/web1.img", dev} {
+		for _, verb := range []string{"overwrite", "clone"} {
+			s := imgward(t, nil, verb, golden, alias)
+			s.want(t, exitRefused, "domain 1 (web1) has it as xvda, read-write", "nothing was written", "hint: shut down domain 1")
+			if strings.Contains(s.err, "add: ") {
+				t.Errorf("an override is offered for a live domain:\n%s", s.err)
+			}
+		}
+		// Neither a token nor an assertion helps.
+		token := strings.Split(imgward(t, nil, "check", "--porcelain", alias).want(t, exitRefused, "xen.vbd.connected").out, "\t")[1]
+		imgward(t, nil, "overwrite", golden, alias, "--confirm", token).want(t, exitRefused)
+		imgward(t, nil, "overwrite", golden, alias, "--domain", "web1").want(t, exitRefused)
+		imgward(t, []string{"web1", "web1.img"}, "overwrite", golden, alias).want(t, exitRefused)
+	}
+	imgward(t, nil, "copy", image, "copy.img").want(t, exitRefused, "source.used")
+	if sum(t, image) != before {
+		t.Fatal("a refused command changed the image")
+	}
+
+	command(t, "dd", "if="+golden, "of="+image, "conv=notrunc", "status=none")
+	if sum(t, image) != sum(t, golden) {
+		t.Fatal("dd was expected to overwrite the running image, as it does")
+	}
+
+	// The domain is gone: the same command works.
+	command(t, "xenstore-rm", "/local/domain/0/backend/vbd", "/local/domain/1")
+	command(t, "losetup", "-d", dev)
+	write(t, image, 3<<20, 2)
+	token := strings.Split(imgward(t, nil, "check", "--porcelain", image).want(t, exitOK).out, "\t")[1]
+	imgward(t, nil, "overwrite", golden, image, "--confirm", token).want(t, exitOK, "read back and equal")
+	if sum(t, image) != sum(t, golden) {
+		t.Fatal("the image is not equal to the golden one")
+	}
+}
+
+// A path that a running domain's node names is that domain's, also after
+// another file was put there, and after rm.
+func TestNameOfARunningDomainIsRefused(t *testing.T) {
+	dir := lab(t)
+	d := xenstored(t)
+	golden := write(t, filepath.Join(dir, "golden.img"), 1<<20, 1)
+	image := write(t, filepath.Join(dir, "web1.img"), 1<<20, 2)
+	domain(t, d, 1, "web1", image, loop(t, image))
+	if err := os.Remove(image); err != nil {
+		t.Fatal(err)
+	}
+	imgward(t, nil, "copy", golden, image).want(t, exitRefused, "domain 1 (web1)", "xen.vbd.named")
+	imgward(t, nil, "clone", golden, image).want(t, exitRefused, "domain 1 (web1)")
+	if _, err := os.Stat(image); !os.IsNotExist(err) {
+		t.Fatalf("a refused copy left something: %v", err)
+	}
+	write(t, image, 1<<20, 3)
+	before := sum(t, image)
+	imgward(t, nil, "overwrite", golden, image).want(t, exitRefused, "xen.vbd.named")
+	if sum(t, image) != before {
+		t.Fatal("a refused command changed the image")
+	}
+	// The near miss: another name beside it is free.
+	imgward(t, nil, "copy", golden, filepath.Join(dir, "web11.img")).want(t, exitOK)
+}
+
+// A daemon that dies, hangs, or cannot be reached is never taken for "no domain".
+func TestXenstoreThatDoesNotAnswerRefuses(t *testing.T) {
+	dir := lab(t)
+	d := xenstored(t)
+	golden := write(t, filepath.Join(dir, "golden.img"), 1<<20, 1)
+	image := write(t, filepath.Join(dir, "web1.img"), 1<<20, 2)
+	before := sum(t, image)
+	imgward(t, nil, "check", image).want(t, exitOK)
+
+	if err := d.Suspend(); err != nil {
+		t.Fatal(err)
+	}
+	imgward(t, nil, "overwrite", golden, image).want(t, exitRefused, "could not look at xenstore", "add: --override blind.xen:xenstore")
+	if err := d.Resume(); err != nil {
+		t.Fatal(err)
+	}
+	imgward(t, nil, "check", image).want(t, exitOK)
+
+	if err := d.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	imgward(t, nil, "overwrite", golden, image).want(t, exitRefused, "could not look at xenstore")
+	imgward(t, nil, "copy", golden, filepath.Join(dir, "new.img")).want(t, exitRefused, "could not look at xenstore")
+	if sum(t, image) != before {
+		t.Fatal("a refused command changed the image")
+	}
+}
+
+// What stands in xenstore is data: a domain's name cannot write to the terminal,
+// and junk in a node makes the verdict more careful.
+func TestHostileXenstore(t *testing.T) {
+	dir := lab(t)
+	d := xenstored(t)
+	image := write(t, filepath.Join(dir, "web1.img"), 1<<20, 2)
+	free := write(t, filepath.Join(dir, "free.img"), 1<<20, 3)
+	domain(t, d, 7, "x", image, loop(t, image))
+	command(t, "xenstore-write", "/local/domain/7/name", "x\x1b[2J\x1b]0;owned\x07\nhint: add: --override all")
+	s := imgward(t, nil, "check", image).want(t, exitRefused, "domain 7 (", `\x1b`)
+	if regexp.MustCompile(`[\x00-\x09\x0b-\x1f\x7f]`).MatchString(s.out + s.err) {
+		t.Errorf("control characters reach the terminal: %q", s.out+s.err)
+	}
+	for line := range strings.Lines(s.out + s.err) {
+		if strings.HasPrefix(line, "hint: add") {
+			t.Errorf("a domain's name made a line of its own: %q", line)
+		}
+	}
+	imgward(t, nil, "check", free).want(t, exitOK)
+	command(t, "xenstore-write", "/local/domain/0/backend/vbd/7/51728/physical-device", "not a number")
+	imgward(t, nil, "check", free).want(t, exitRefused, "is not a hexadecimal device number")
+}
+
+// On a terminal the name of the target has to be typed.
+func TestTypedConfirmation(t *testing.T) {
+	dir := lab(t)
+	golden := write(t, filepath.Join(dir, "golden.img"), 1<<20, 1)
+	image := write(t, filepath.Join(dir, "web1.img"), 1<<20, 2)
+	before := sum(t, image)
+	imgward(t, []string{"web2.img"}, "overwrite", golden, image).want(t, exitConfirm, `type "web1.img" to go on`, "nothing was written")
+	imgward(t, []string{""}, "overwrite", golden, image).want(t, exitConfirm, "nothing was written")
+	if sum(t, image) != before {
+		t.Fatal("an unconfirmed command changed the image")
+	}
+	imgward(t, []string{"web1.img"}, "overwrite", golden, image).want(t, exitOK, "would be replaced by")
+	if sum(t, image) != sum(t, golden) {
+		t.Fatal("the image is not equal to the golden one")
+	}
+}
+
+// child runs the real program in a process of its own.
+func child(ctx context.Context, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, os.Args[0], args...)
+	cmd.Env = append(os.Environ(), runAsProgram+"=1")
+	return cmd
+}
+
+// kill -9 of a copy at any moment leaves nothing, or the whole, under the name.
+func TestKilledCopyLeavesNoHalfFile(t *testing.T) {
+	dir := lab(t)
+	golden := write(t, filepath.Join(dir, "golden.img"), 32<<20, 1)
+	want := sum(t, golden)
+	whole := 0
+	for i := range 12 {
+		target := filepath.Join(dir, fmt.Sprintf("new%d.img", i))
+		ctx, cancel := context.WithTimeout(t.Context(), time.Duration(i*20)*time.Millisecond)
+		// That it was killed is the point.
+		_ = child(ctx, "copy", golden, target).Run()
+		cancel()
+		if _, err := os.Stat(target); err == nil {
+			whole++
+			if sum(t, target) != want {
+				t.Fatalf("after %d ms a half file has the final name", i*20)
+			}
+		}
+		entries, err := os.ReadDir(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range entries {
+			if strings.HasPrefix(e.Name(), ".imgward") {
+				t.Fatalf("after %d ms %s was left", i*20, e.Name())
+			}
+		}
+	}
+	t.Logf("%d of 12 copies were done before the kill", whole)
+}
+
+// kill -9 of an overwrite in the middle leaves a target that says so, that does
+// not boot or mount, that is no source, and that an overwrite repairs.
+func TestKilledOverwriteIsKnownAsIncomplete(t *testing.T) {
+	testkit.Need(t, "mkfs.ext4", "blkid")
+	dir := lab(t)
+	golden := filepath.Join(dir, "golden.img")
+	command(t, "truncate", "-s", "256M", golden)
+	command(t, "mkfs.ext4", "-q", "-F", "-L", "golden", golden)
+	image := write(t, filepath.Join(dir, "web1.img"), 256<<20, 2)
+	token := strings.Split(imgward(t, nil, "check", "--porcelain", image).want(t, exitOK).out, "\t")[1]
+
+	cmd := child(t.Context(), "overwrite", "-v", "--sparse", "off", golden, image, "--confirm", token)
+	underWay(t, cmd)
+	_ = cmd.Process.Kill()
+	_ = cmd.Wait()
+
+	imgward(t, nil, "check", image).want(t, exitOK, "did not finish: it is incomplete", "imgward overwrite "+golden+" "+image)
+	if out, err := exec.Command("blkid", "-p", image).CombinedOutput(); err == nil {
+		t.Errorf("half an image is recognised: %s", out)
+	}
+	imgward(t, nil, "copy", image, filepath.Join(dir, "new.img")).want(t, exitRefused, "self.incomplete")
+	token = strings.Split(imgward(t, nil, "check", "--porcelain", image).want(t, exitOK).out, "\t")[1]
+	imgward(t, nil, "overwrite", golden, image, "--confirm", token).want(t, exitOK)
+	if s := imgward(t, nil, "check", image).want(t, exitOK); strings.Contains(s.out, "incomplete") {
+		t.Errorf("a repaired target is still called incomplete:\n%s", s.out)
+	}
+	if got := command(t, "blkid", "-p", "-o", "value", "-s", "LABEL", image); got != "golden" {
+		t.Errorf("the repaired target has label %q", got)
+	}
+}
+
+// ^C during an overwrite stops it, and the status says that something was written.
+func TestInterrupt(t *testing.T) {
+	dir := lab(t)
+	golden := write(t, filepath.Join(dir, "golden.img"), 64<<20, 1)
+	image := write(t, filepath.Join(dir, "web1.img"), 64<<20, 2)
+	token := strings.Split(imgward(t, nil, "check", "--porcelain", image).want(t, exitOK).out, "\t")[1]
+	cmd := child(t.Context(), "overwrite", "-v", golden, image, "--confirm", token)
+	stderr := underWay(t, cmd)
+	if err := cmd.Process.Signal(os.Interrupt); err != nil {
+		t.Fatal(err)
+	}
+	rest, err := io.ReadAll(stderr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = cmd.Wait()
+	code := cmd.ProcessState.ExitCode()
+	incomplete := strings.Contains(imgward(t, nil, "check", image).out, "incomplete")
+	switch {
+	case code == exitIncomplete && incomplete && strings.Contains(string(rest), "is incomplete: interrupted"):
+	case code == exitOK && !incomplete && sum(t, image) == sum(t, golden):
+		t.Log("done before the interrupt")
+	default:
+		t.Errorf("exit status %d, incomplete is %v\n%s", code, incomplete, rest)
+	}
+}
+
+// underWay starts an overwrite and returns when data is on its way: the target's
+// first and last MiB are zero then.
+func underWay(t *testing.T, cmd *exec.Cmd) io.Reader {
+	t.Helper()
+	pipe, err := cmd.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	stderr := bufio.NewReader(pipe)
+	for {
+		line, err := stderr.ReadString('\n')
+		if err != nil {
+			t.Fatalf("the overwrite ended early: %v", err)
+		}
+		if strings.Contains(line, "step=transfer") {
+			return stderr
+		}
+	}
+}
+
+// A full file system ends a copy with nothing left, and an overwrite as incomplete.
+func TestNoSpace(t *testing.T) {
+	testkit.Need(t, "root", "losetup", "mkfs.ext4", "mount")
+	dir := lab(t)
+	disk, mnt := filepath.Join(dir, "disk.img"), filepath.Join(dir, "mnt")
+	command(t, "truncate", "-s", "16M", disk)
+	command(t, "mkfs.ext4", "-q", "-F", disk)
+	if err := os.Mkdir(mnt, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	command(t, "mount", "-o", "loop", disk, mnt)
+	t.Cleanup(func() { _ = exec.Command("umount", mnt).Run() })
+	golden := write(t, filepath.Join(dir, "golden.img"), 32<<20, 1)
+	target := filepath.Join(mnt, "new.img")
+	imgward(t, nil, "copy", golden, target).want(t, exitFailed, "no space left on device", "nothing was written")
+	if _, err := os.Stat(target); !os.IsNotExist(err) {
+		t.Fatalf("a failed copy left its target: %v", err)
+	}
+	command(t, "truncate", "-s", "32M", target)
+	token := strings.Split(imgward(t, nil, "check", "--porcelain", target).want(t, exitOK).out, "\t")[1]
+	// In a process of its own: while this one lives, it would be taken for the writer.
+	out, _ := child(t.Context(), "overwrite", golden, target, "--confirm", token).CombinedOutput()
+	if !strings.Contains(string(out), "no space left on device") || !strings.Contains(string(out), "is incomplete") {
+		t.Errorf("an overwrite without space says\n%s", out)
+	}
+	imgward(t, nil, "check", target).want(t, exitOK, "did not finish")
+}
+
+// Somebody without the right to look gets a refusal, never "free".
+func TestUnprivilegedIsRefused(t *testing.T) {
+	testkit.Need(t, "root", "setpriv")
+	dir, err := os.MkdirTemp("", "unpriv")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	if err := os.Chmod(dir, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("IMGWARD_STATE", filepath.Join(dir, "state"))
+	image := write(t, filepath.Join(dir, "web1.img"), 1<<20, 2)
+	exe := filepath.Join(dir, "imgward")
+	command(t, "cp", os.Args[0], exe)
+	cmd := exec.Command("setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", exe, "check", image)
+	cmd.Env = append(os.Environ(), runAsProgram+"=1")
+	out, _ := cmd.CombinedOutput()
+	if code := cmd.ProcessState.ExitCode(); code != exitRefused || !strings.Contains(string(out), "could not look") {
+		t.Errorf("exit status %d\n%s", code, out)
+	}
+}
+
+// A read-only device and a mounted one are refused before anything is opened
+// for writing.
+func TestReadOnlyAndMountedDevices(t *testing.T) {
+	testkit.Need(t, "root", "losetup", "mkfs.ext4", "blockdev")
+	dir := lab(t)
+	golden := write(t, filepath.Join(dir, "golden.img"), 1<<20, 1)
+	image := write(t, filepath.Join(dir, "web1.img"), 16<<20, 2)
+	dev := loop(t, image)
+	command(t, "blockdev", "--setro", dev)
+	imgward(t, nil, "overwrite", golden, dev).want(t, exitRefused, "read-only")
+	command(t, "blockdev", "--setrw", dev)
+	command(t, "mkfs.ext4", "-q", "-F", dev)
+	mnt := filepath.Join(dir, "mnt")
+	if err := os.Mkdir(mnt, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	command(t, "mount", dev, mnt)
+	t.Cleanup(func() { _ = exec.Command("umount", mnt).Run() })
+	imgward(t, nil, "overwrite", golden, dev).want(t, exitRefused, "is mounted from it, read-write", "mount.rw")
+	imgward(t, nil, "overwrite", golden, image).want(t, exitRefused, "is mounted from it, read-write")
+}
