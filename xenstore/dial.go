@@ -47,11 +47,11 @@ func (c *Config) timeout() time.Duration {
 // Dial connects to the daemon; a nil cfg is the zero Config. It does not ask the
 // daemon anything: one that is stopped shows at the first request.
 //
-// The order is libxenstore's (xs_open(3)): the device is tried where there is no
-// socket, as in a driver domain or beside a xenstore stub domain, and where
-// nobody listens on it. The error is an *OpError. It is fs.ErrNotExist only if
-// there is no socket and no device, that is, no xenstore; fs.ErrPermission if
-// this process may not connect.
+// The order is that of libxenstore (xs_open in xenstore.h): the device is tried
+// where there is no socket, as in a driver domain or beside a xenstore stub
+// domain, and where nobody listens on it. The error is an *OpError. It is
+// fs.ErrNotExist only if there is no socket and no device, that is, no xenstore;
+// fs.ErrPermission if this process may not connect.
 func Dial(ctx context.Context, cfg *Config) (*Conn, error) {
 	if cfg == nil {
 		cfg = &Config{}

@@ -70,9 +70,9 @@ func parseLine(line string) (Node, error) {
 	return n, err
 }
 
-// unescape undoes the tool's escaping (tools/xs-clients, sanitise_value): \t \n
-// \r \\, three octal digits for bytes below 8, \x and two hexadecimal digits for
-// the others outside printable ASCII. \" is taken too, as people write it.
+// unescape undoes the escaping of xenstore-ls: \t \n \r \\, three octal digits for
+// bytes below 8, \x and two hexadecimal digits for the others outside printable
+// ASCII. \" is taken too, as people write it.
 func unescape(s string) (string, error) {
 	var b strings.Builder
 	for len(s) > 0 {
