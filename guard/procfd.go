@@ -98,7 +98,7 @@ type procLook struct {
 	s      *Sheet
 	pid    string
 	denied denial
-	mapped map[mapping]bool // what is known to be something else
+	mapped map[mapping]bool // what is known not to lead to a device
 }
 
 func (p *procLook) deny(where string, err error) {
@@ -204,7 +204,11 @@ func (p *procLook) maps() {
 		p.deny(dir+"/maps", err)
 	}
 	for _, m := range lines {
-		if p.t.ID.Kind == KindFile && m.ino != strconv.FormatUint(p.t.ID.Ino, 10) || p.mapped[m.mapping] {
+		if p.t.ID.Kind == KindFile && m.ino != strconv.FormatUint(p.t.ID.Ino, 10) {
+			continue
+		}
+		// Files of two subvolumes may have all that maps shows in common.
+		if p.t.ID.Kind == KindBlock && p.mapped[m.mapping] {
 			continue
 		}
 		file := dir + "/map_files/" + m.span

@@ -1,0 +1,211 @@
+package guard
+
+import (
+	"fmt"
+	"os"
+	"slices"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"imgward/guard/hostfs"
+)
+
+// testHeld holds a real file as Write does.
+func testHeld(t *testing.T, name string) *held {
+	t.Helper()
+	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { f.Close() })
+	return &held{pid: os.Getpid(), file: f}
+}
+
+func TestLease(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		build func(m *machine)
+		want  []string
+	}{
+		{"nobody has it open", func(m *machine) {}, []string{"lease.free same kernel"}},
+		{"readers only", func(m *machine) { m.image(image, imageID, "read", 0) }, []string{"lease.readers same kernel"}},
+		{"a writer", func(m *machine) { m.image(image, imageID, "", syscall.EAGAIN) }, []string{"lease.refused same kernel"}},
+		{"a file system without leases", func(m *machine) { m.image(image, imageID, "", syscall.EINVAL) }, []string{"blind.lease unrelated lease"}},
+		{"somebody else's file", func(m *machine) { m.image(image, imageID, "", syscall.EACCES) }, []string{"blind.lease unrelated lease"}},
+		{"an answer of the future", func(m *machine) { m.image(image, imageID, "maybe", 0) }, []string{"blind.lease unrelated lease"}},
+		{"no answer", func(m *machine) { m.image(image, imageID, "", 0) }, []string{"blind.lease unrelated lease"}},
+		{"a lease of somebody's", func(m *machine) {
+			m.file("/proc/locks", "1: POSIX  ADVISORY  WRITE 1 08:01:100 0 EOF\n2: LEASE  ACTIVE    READ 50 00:2a:100 0 EOF\n")
+			m.image(image, imageID, "", syscall.EIO) // asking would break it
+		}, []string{"lease.taken same sshd.50"}},
+		{"a lease on another file", func(m *machine) { m.file("/proc/locks", "2: LEASE  ACTIVE    READ 50 08:01:1100 0 EOF\n") },
+			[]string{"lease.free same kernel"}},
+		{"one who waits for a lock", func(m *machine) {
+			m.file("/proc/locks", "1: FLOCK  ADVISORY  WRITE 1 08:01:100 0 EOF\n1: -> FLOCK  ADVISORY  WRITE 2 08:01:100 0 EOF\n")
+		}, []string{"lease.free same kernel"}},
+		{"a table of locks that is cut off", func(m *machine) { m.file("/proc/locks", "2: LEASE  ACTIVE    READ 50 08:01:1") },
+			[]string{"blind.lease unrelated /proc/locks"}},
+		{"a table of locks that cannot be read", func(m *machine) { m.fs.SetErr("/proc/locks", syscall.EACCES) },
+			[]string{"blind.lease unrelated /proc/locks"}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			m := newMachine()
+			tt.build(m)
+			wantFound(t, m.collect(t, lease{}, image), tt.want...)
+		})
+	}
+	m := newMachine()
+	m.disk("sdb", "8:16")
+	wantFound(t, m.collect(t, lease{}, "/dev/sdb"))
+	wantFound(t, m.collect(t, lease{}, "/srv/images/new.img"))
+}
+
+// In the second look the lease that we hold is the evidence, and nothing else.
+func TestLeaseHeld(t *testing.T) {
+	m := newMachine() // where a new question would be answered with "write"
+	for _, tt := range []struct {
+		name string
+		held func(h *held)
+		want string
+	}{
+		{"none was asked for", func(h *held) {}, "blind.lease unrelated lease"},
+		{"refused", func(h *held) { h.leaseErr = syscall.EAGAIN }, "lease.refused same kernel"},
+		{"refused, and only readers were seen", func(h *held) { h.leaseErr, h.readersOnly = syscall.EAGAIN, true }, "lease.readers same kernel"},
+		{"impossible", func(h *held) { h.leaseErr = syscall.EINVAL }, "blind.lease unrelated lease"},
+		{"impossible, and only readers were seen", func(h *held) { h.leaseErr, h.readersOnly = syscall.EINVAL, true }, "blind.lease unrelated lease"},
+		{"said to be held, and is not", func(h *held) { h.leased = true }, "lease.refused same kernel"},
+	} {
+		h := testHeld(t, t.TempDir()+"/x")
+		tt.held(h)
+		if got := found(m.collectHeld(t, lease{}, image, h)); !slices.Equal(got, []string{tt.want}) {
+			t.Errorf("%s: found %q, want %q", tt.name, got, tt.want)
+		}
+	}
+	h := testHeld(t, t.TempDir()+"/x")
+	if _, err := unix.FcntlInt(h.file.Fd(), unix.F_SETLEASE, unix.F_WRLCK); err != nil {
+		t.Fatal(err)
+	}
+	h.leased = true
+	wantFound(t, m.collectHeld(t, lease{}, image, h), "lease.free same kernel")
+}
+
+func TestExcl(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		build func(m *machine)
+		want  []string
+	}{
+		{"free", func(m *machine) {}, []string{"excl.free same kernel"}},
+		{"claimed", func(m *machine) { m.fs.SetAsk(hostfs.Excl, "/dev/sdb", "", syscall.EBUSY) }, []string{"excl.held same kernel"}},
+		{"not allowed", func(m *machine) { m.fs.SetAsk(hostfs.Excl, "/dev/sdb", "", syscall.EACCES) }, []string{"blind.excl unrelated excl"}},
+		{"an answer of the future", func(m *machine) { m.fs.SetAsk(hostfs.Excl, "/dev/sdb", "maybe", 0) }, []string{"blind.excl unrelated excl"}},
+		{"read-only", func(m *machine) { m.fs.SetAsk(hostfs.ReadOnly, "/dev/sdb", "1", 0) }, []string{"excl.free same kernel", "device.readonly same kernel"}},
+		{"perhaps read-only", func(m *machine) { m.fs.SetAsk(hostfs.ReadOnly, "/dev/sdb", "", syscall.EIO) }, []string{"excl.free same kernel", "blind.excl unrelated excl"}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			m := newMachine()
+			m.disk("sdb", "8:16")
+			tt.build(m)
+			wantFound(t, m.collect(t, excl{}, "/dev/sdb"), tt.want...)
+		})
+	}
+	wantFound(t, newMachine().collect(t, excl{}, image))
+
+	// Our own exclusive open is the answer of the second look.
+	m := newMachine()
+	m.disk("sdb", "8:16")
+	m.fs.SetAsk(hostfs.Excl, "/dev/sdb", "", syscall.EBUSY)
+	wantFound(t, m.collectHeld(t, excl{}, "/dev/sdb", testHeld(t, t.TempDir()+"/x")), "excl.free same kernel")
+}
+
+// An opener that is gone when the count is read again was a passing probe. One
+// that stays refuses; so does any when nothing is read again.
+func TestMapperCount(t *testing.T) {
+	for _, tt := range []struct {
+		name     string
+		patience time.Duration
+		counts   []int // what each look finds; the last stays
+		held     bool
+		want     string
+	}{
+		{"nobody", 0, []int{0}, false, "dm.free same dm-0"},
+		{"somebody", 0, []int{1}, false, "dm.open same dm-0"},
+		{"a probe, and no patience", 0, []int{1, 0}, false, "dm.open same dm-0"},
+		{"a probe", time.Second, []int{1, 0}, false, "dm.free same dm-0"},
+		{"a long probe", time.Second, []int{1, 2, 1, 0}, false, "dm.free same dm-0"},
+		{"one who stays", time.Second, []int{1, 1, 1, 1, 0}, false, "dm.open same dm-0"},
+		{"we", 0, []int{1}, true, "dm.free same dm-0"},
+		{"we and somebody", 0, []int{2}, true, "dm.open same dm-0"},
+		{"somebody in our place", 0, []int{0}, true, "dm.open same dm-0"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			h := (*held)(nil)
+			if tt.held {
+				h = testHeld(t, t.TempDir()+"/x")
+			}
+			synctest.Test(t, func(t *testing.T) {
+				m := newMachine()
+				m.disk("sdb", "8:16")
+				m.mapper("dm-0", "253:0", "vg0-a", "0 100 linear 8:16 0\n", "sdb")
+				looked := 0
+				m.host.Patience = tt.patience
+				under := m.host.FS
+				m.host.FS = under.Record(func(op, name string) {
+					if op == "ask dm-status" {
+						m.opened("253:0", tt.counts[min(looked, len(tt.counts)-1)])
+						looked++
+					}
+				})
+				wantFound(t, m.collectHeld(t, dm{}, "/dev/dm-0", h), tt.want)
+			})
+		})
+	}
+}
+
+func TestMapperCountBlindness(t *testing.T) {
+	for _, tt := range []struct {
+		answer string
+		errno  syscall.Errno
+	}{{"", syscall.EACCES}, {"", syscall.ENXIO}, {"open=", 0}, {"open=x", 0}, {"suspended=0", 0}, {"open=1 sus", 0}} {
+		m := newMachine()
+		m.disk("sdb", "8:16")
+		m.mapper("dm-0", "253:0", "vg0-a", "0 100 linear 8:16 0\n", "sdb")
+		m.fs.SetAsk(hostfs.DMStatus, "253:0", tt.answer, tt.errno)
+		got := m.collect(t, dm{}, "/dev/dm-0")
+		if len(got) != 1 || got[0].Code != "blind.dm" {
+			t.Errorf("%q, %v: found %q", tt.answer, tt.errno, found(got))
+		}
+	}
+	m := newMachine()
+	wantFound(t, m.collect(t, dm{}, "/dev/sda1")) // no device of device-mapper's
+}
+
+// What stands on the target is told by what it is.
+func TestHolders(t *testing.T) {
+	m := newMachine()
+	m.disk("sdb", "8:16", "sdb1 8:17 2048 1000")
+	m.disk("sdc", "8:32")
+	m.mapper("dm-0", "253:0", "vg0-a", "0 100 linear 8:17 0\n", "sdb1")
+	m.mapper("dm-1", "253:1", "byhand", "0 10 linear 8:17 50\n", "sdb1")
+	m.device("md0", "9:0", []string{"sdc"}, "md")
+	m.device("bcache0", "252:0", []string{"sdc"})
+	m.loop("loop0", "7:0", onImage(0, 0))
+	m.loop("loop1", "7:1", fmt.Sprintf("dev=8:1 ino=100 rdev=0:0 offset=0 sizelimit=0 ro=1 file=%q", image))
+	m.partition("loop0", "loop0p1 259:0 8 8")
+	for target, want := range map[string][]string{
+		"/dev/sdb":   {"holder.dm above dm-0", "holder.dm above dm-1"},
+		"/dev/sdb1":  {"holder.dm above dm-0", "holder.dm above dm-1"},
+		"/dev/dm-0":  {"holder.dm beside dm-1"},
+		"/dev/sdc":   {"holder.other above bcache0", "holder.md above md0"},
+		"/dev/md0":   {"holder.other beside bcache0"},
+		image:        {"loop.attached above loop0", "loop.readonly above loop1"},
+		"/dev/loop0": {"loop.readonly beside loop1"},
+		"/dev/sda1":  nil,
+	} {
+		t.Run(target, func(t *testing.T) { wantFound(t, m.collect(t, holders{}, target), want...) })
+	}
+}
