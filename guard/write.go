@@ -42,12 +42,22 @@ func (g *Guard) Check(ctx context.Context, path string) (*Target, Verdict, error
 // further: it refuses whatever else there is, and the rest would be about the
 // descriptor that we have of the source ourselves.
 func (g *Guard) look(ctx context.Context, t *Target) Evidence {
-	if g.Source != nil {
-		if e := Examine(ctx, g.Host, t, []Collector{overlap{g.Source}}); len(e.Findings) > 0 {
-			return e
+	if g.Source == nil {
+		return Examine(ctx, g.Host, t, g.Collectors)
+	}
+	o := Examine(ctx, g.Host, t, []Collector{overlap{g.Source}})
+	if slices.ContainsFunc(o.Findings, func(f Finding) bool { return f.Code == SelfOverlap }) {
+		return o
+	}
+	e := Examine(ctx, g.Host, t, g.Collectors)
+	// What could not be seen of the overlap counts, though the second reading
+	// of the block layer may see it.
+	for _, f := range o.Findings {
+		if !slices.Contains(e.Findings, f) {
+			e.Findings = append(e.Findings, f)
 		}
 	}
-	return Examine(ctx, g.Host, t, g.Collectors)
+	return e
 }
 
 func (g *Guard) judge(t *Target, e Evidence) Verdict {
