@@ -2,7 +2,10 @@ package guard
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 
 	"imgward/guard/hostfs"
@@ -34,42 +37,61 @@ func (mounts) Collect(ctx context.Context, host *Host, t *Target, s *Sheet) {
 		return
 	}
 	home, _ := host.FS.Readlink("/proc/self/ns/mnt")
-	seen := map[string]bool{}
-	n := 0
-	for _, pid := range append([]string{"self"}, pids...) {
-		if ctx.Err() != nil {
-			s.Blind("/proc/"+pid+"/mountinfo", ctx.Err())
-			return
-		}
+	whole := map[string]bool{}  // the namespaces whose every mount was seen
+	part := map[string]string{} // those of which a process showed a part, and which process
+	judged := map[string]bool{}
+	for _, pid := range append(pids, "self") {
 		dir := "/proc/" + pid
-		blind := func(where string, err error) {
-			subject, key := processName(host, pid)
-			s.blindTo("the mounts of "+subject, key, where, err)
+		if ctx.Err() != nil {
+			s.Blind(dir+"/mountinfo", ctx.Err())
+			return
 		}
 		ns, err := host.FS.Readlink(dir + "/ns/mnt")
 		if err != nil {
-			blind(dir+"/ns/mnt", err)
+			blindToMounts(host, s, pid, "/ns/mnt", err)
 			continue
 		}
-		if seen[ns] {
+		if whole[ns] {
 			continue
 		}
-		table, err := host.FS.ReadFile(dir + "/mountinfo")
-		if err == nil {
-			var ms []mount
-			if ms, err = parseMountinfo(string(table)); err == nil {
-				seen[ns] = true
-				n += len(ms)
-				for _, m := range ms {
-					judgeMount(host, t, s, m, dir+"/mountinfo", ns == home)
-				}
-				continue
+		ms, err := readMounts(host, dir)
+		if err != nil {
+			blindToMounts(host, s, pid, "/mountinfo", err)
+			continue
+		}
+		for _, m := range ms {
+			if at := ns + m.line; !judged[at] {
+				judged[at] = true
+				judgeMount(host, t, s, m, dir+"/mountinfo", ns == home || pid == "1")
 			}
 		}
-		blind(dir+"/mountinfo", err)
+		if whole[ns] = slices.ContainsFunc(ms, func(m mount) bool { return m.point == "/" }); !whole[ns] {
+			part[ns] = pid
+		}
 	}
-	s.Looked(n, "mount")
-	s.Looked(len(seen), "mount namespace")
+	for _, ns := range slices.Sorted(maps.Keys(part)) {
+		if !whole[ns] {
+			blindToMounts(host, s, part[ns], "/mountinfo", errors.New("it changed its root and shows no mounts outside"))
+		}
+	}
+	s.Looked(len(judged), "mount")
+	s.Looked(len(whole), "mount namespace")
+}
+
+func blindToMounts(host *Host, s *Sheet, pid, file string, err error) {
+	subject, key := processName(host, pid)
+	s.blindTo("the mounts of "+subject, key, "/proc/"+pid+file, err)
+}
+
+// readMounts gives the mounts of a process's namespace that lie under its root
+// directory. One that did not change its root, or not away from a mount, has a
+// mount on "/" among them, and then they are all.
+func readMounts(host *Host, dir string) ([]mount, error) {
+	table, err := host.FS.ReadFile(dir + "/mountinfo")
+	if err != nil {
+		return nil, err
+	}
+	return parseMountinfo(string(table))
 }
 
 // A mount is one line of mountinfo.
@@ -82,6 +104,8 @@ type mount struct {
 	line   string
 }
 
+// judgeMount reports a mount that leads to the target. home says that it is in
+// our own namespace or the first process's, so that "/" is the host's root.
 func judgeMount(host *Host, t *Target, s *Sheet, m mount, table string, home bool) {
 	id := BlockID(m.dev)
 	rel := t.Relate(id)
@@ -97,7 +121,7 @@ func judgeMount(host *Host, t *Target, s *Sheet, m mount, table string, home boo
 		return
 	}
 	f := Finding{
-		Code: MountRW, Relation: rel, Subject: m.fstype + " on " + quote(m.point), Key: m.point,
+		Code: MountRW, Relation: rel, Subject: quote(m.fstype) + " on " + quote(m.point), Key: m.point,
 		Detail: "is mounted from it, read-write" + t.via(rel, id), Source: table + ": " + quote(m.line),
 		Remedy: "unmount " + quote(m.point),
 	}
