@@ -63,14 +63,18 @@ type stack struct{ devices map[ID]*device }
 // maxDepth ends the walk down a stack that refers to itself.
 const maxDepth = 32
 
-// footprint lists every range that lies at or under the whole of id.
+// footprint lists every range that lies at or under the whole of id, once each.
 func (s *stack) footprint(id ID) []span {
 	var out []span
-	s.walk(span{on: id, end: math.MaxInt64}, 0, &out)
+	s.walk(span{on: id, end: math.MaxInt64}, 0, map[span]bool{}, &out)
 	return out
 }
 
-func (s *stack) walk(at span, depth int, out *[]span) {
+func (s *stack) walk(at span, depth int, seen map[span]bool, out *[]span) {
+	if seen[at] {
+		return
+	}
+	seen[at] = true
 	*out = append(*out, at)
 	d := s.devices[at.on]
 	if d == nil || depth == maxDepth {
@@ -88,7 +92,7 @@ func (s *stack) walk(at span, depth int, out *[]span) {
 		if l.linear {
 			next.off, next.end = l.off+start-l.start, add(l.off, end-l.start)
 		}
-		s.walk(next, depth+1, out)
+		s.walk(next, depth+1, seen, out)
 	}
 }
 

@@ -19,7 +19,7 @@ const sector = 512 // the unit of sysfs sizes and device-mapper tables, whatever
 
 // stackReads are the names that readStack looks at.
 var stackReads = []string{
-	"/sys/block", "/sys/block/*", "/sys/block/*/dev", "/sys/block/*/slaves", "/sys/block/*/slaves/*/dev",
+	"/sys/block", "/sys/block/*", "/sys/block/*/dev", "/sys/block/*/hidden", "/sys/block/*/slaves", "/sys/block/*/slaves/*/dev",
 	"/sys/block/*/*/partition", "/sys/block/*/*/dev", "/sys/block/*/*/start", "/sys/block/*/*/size",
 	"/sys/block/*/dm/name", "/sys/block/*/dm/uuid", "/sys/block/*/loop/backing_file", "/dev/loop*",
 	"dm-table", "loop-status",
@@ -66,6 +66,11 @@ func (r *stackReader) gone() bool {
 func (r *stackReader) read(name string) ([]*device, error) {
 	rdev, err := r.dev(r.dir)
 	if err != nil {
+		// The paths of a disk with several controllers are listed and have no
+		// number: nothing can open them (GENHD_FL_HIDDEN).
+		if hidden, herr := attribute(r.root, r.dir+"/hidden"); herr == nil && hidden == "1" && errors.Is(err, fs.ErrNotExist) {
+			return nil, nil
+		}
 		return nil, err
 	}
 	d := &device{id: BlockID(rdev), name: name, kind: "disk"}

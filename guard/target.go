@@ -196,10 +196,14 @@ func (t *Target) via(rel Relation, id ID) string {
 }
 
 // look takes in the block layer as it is now. The returned target shares the
-// descriptor.
+// descriptor. A device that is not in sysfs says that what stands on it cannot
+// be seen either.
 func (t *Target) look(ctx context.Context, host *Host, blind func(string, error)) *Target {
 	view := *t
 	view.stack = readStack(ctx, host.FS, blind)
+	if t.ID.Kind == KindBlock && view.stack.devices[t.ID] == nil {
+		blind("/sys/block", fmt.Errorf("device %s is not there", t.ID))
+	}
 	view.foot = view.stack.footprint(t.ID)
 	return &view
 }
