@@ -205,7 +205,7 @@ func vouch(fs []Finding) {
 	for i := range fs {
 		for _, w := range fs {
 			if slices.Contains(witnesses[w.Code], fs[i].Code) {
-				fs[i].Vouched = w.Detail
+				fs[i].Vouched = w.Subject + " " + w.Detail
 			}
 		}
 	}

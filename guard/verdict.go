@@ -27,7 +27,7 @@ type RefusedError struct{ Verdict Verdict }
 func (e *RefusedError) Error() string {
 	var why []string
 	for _, f := range e.Verdict.Because {
-		why = append(why, f.sentence())
+		why = append(why, printable(f.sentence()))
 	}
 	return fmt.Sprintf("%s %s: %s", e.Verdict.head(), e.Verdict.Target, strings.Join(why, "; "))
 }
@@ -193,7 +193,7 @@ func (f Finding) sentence() string {
 		s = f.Subject + " " + s
 	}
 	if f.Vouched != "" && f.Severity == Note {
-		s += " (made up for: " + f.Vouched + ")"
+		s += ", but " + f.Vouched
 	}
 	return s
 }
