@@ -127,7 +127,7 @@ func domain(t *testing.T, d *xenstoretest.Daemon, id int, name, image, dev strin
 		{fmt.Sprintf("/local/domain/%d/domid", id), fmt.Sprint(id)}, {fmt.Sprintf("/local/domain/%d/name", id), name},
 		{be + "/frontend", fmt.Sprintf("/local/domain/%d/device/vbd/51712", id)}, {be + "/params", image},
 		{be + "/physical-device", fmt.Sprintf("%x:%x", st.Rdev>>8&0xfff, st.Rdev&0xff)}, {be + "/physical-device-path", dev},
-		{be + "/node", dev}, {be + "/mode", "w"}, {be + "/dev", "xvda"}, {be + "/online", "1"}, {be + "/state", "3"},
+		{be + "/node", dev}, {be + "/mode", "w"}, {be + "/dev", "xvda"}, {be + "/online", "1"}, {be + "/state", "4"},
 		{be + "/hotplug-status", "connected"}, {be + "/type", "phy"}, {be + "/script", "/etc/xen/scripts/block"},
 	} {
 		fmt.Fprintf(&dump, "%s = %q\n", kv[0], kv[1])
