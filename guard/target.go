@@ -215,22 +215,45 @@ func (t *Target) names(root *hostfs.Root, path string) (bool, error) {
 	if path == t.Real || path == t.Path {
 		return true, nil
 	}
-	st, err := root.Stat(path)
-	if err == nil {
-		id, ok := idOf(st)
-		return ok && id == t.ID, nil
+	for range maxLinks {
+		st, err := root.Stat(path)
+		if err == nil {
+			id, ok := idOf(st)
+			return ok && id == t.ID, nil
+		}
+		if !nothingThere(err) {
+			return false, err
+		}
+		if t.ID.Kind != KindMissing {
+			return false, nil
+		}
+		dir, base := filepath.Split(path)
+		if to, err := root.Readlink(path); err == nil {
+			// A link that leads nowhere; what it leads to can be the target.
+			if !filepath.IsAbs(to) {
+				to = dir + to
+			}
+			path = to
+			continue
+		}
+		if base != t.Base {
+			return false, nil
+		}
+		at, err := root.Stat(dir)
+		if nothingThere(err) {
+			return false, nil
+		}
+		return err == nil && at.Dev == t.ID.Dev && at.Ino == t.ID.Ino, err
 	}
-	if !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ENOTDIR) {
-		return false, err
-	}
-	if t.ID.Kind != KindMissing || filepath.Base(path) != t.Base {
-		return false, nil
-	}
-	dir, err := root.Stat(filepath.Dir(filepath.Clean(path)))
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
-		return false, nil
-	}
-	return err == nil && dir.Dev == t.ID.Dev && dir.Ino == t.ID.Ino, err
+	return false, nil
+}
+
+// maxLinks is how many links the kernel follows for one path (path_resolution(7)).
+const maxLinks = 40
+
+// nothingThere tells that no file has the name, from that it cannot be told.
+func nothingThere(err error) bool {
+	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) || errors.Is(err, syscall.ENAMETOOLONG) || errors.Is(err, syscall.ELOOP)
 }
 
 // String describes the target for the head line of an explanation.

@@ -40,21 +40,24 @@ func (xen) Reads() []string {
 // Collect implements [Collector].
 func (xen) Collect(ctx context.Context, host *Host, t *Target, s *Sheet) {
 	x := &xenLook{ctx: ctx, host: host, t: t, s: s}
-	x.kernel = x.readBackends()
+	var scan *storeScan
 	if host.Store == nil {
 		x.withoutStore()
-		x.judgeKernel(nil)
-		return
-	}
-	store, err := x.settledScan()
-	if err != nil {
+	} else if found, err := x.settledScan(); err != nil {
 		s.Blind("xenstore", err)
-		x.judgeKernel(nil)
-		return
+	} else {
+		scan = found
 	}
-	x.judgeStore(store)
-	x.judgeKernel(store)
-	s.Looked(len(store.domains), "domain")
+	// After xenstore, so that a disk that is connected there and not here was
+	// left behind, and has not come between the two.
+	x.kernel = x.readBackends()
+	if scan != nil {
+		x.judgeStore(scan)
+	}
+	x.judgeKernel(scan)
+	if scan != nil {
+		s.Looked(len(scan.domains), "domain")
+	}
 }
 
 type xenLook struct {
@@ -314,7 +317,7 @@ func (x *xenLook) state(scan *storeScan, n node, inKernel bool) (code Code, deta
 	hotplug, _ := n.get("hotplug-status")
 	_, opened := n.get("physical-device")
 	failed := (hotplug == "error" || hotplug == "busy") && !opened
-	live := slices.Contains(scan.domains, n.domid)
+	live := scan.lives(n.domid)
 	shut := fmt.Sprintf("shut down domain %s or detach %s", quote(n.domid), dev)
 	switch {
 	case !live && inKernel:

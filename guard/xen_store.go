@@ -11,6 +11,9 @@ import (
 	"strings"
 )
 
+// domainsDir has an entry for every domain, named by its number.
+const domainsDir = "/local/domain"
+
 // A storeScan is what xenstore says of this host's disks at one moment.
 type storeScan struct {
 	self    string            // our own domid, in decimal
@@ -60,7 +63,7 @@ func ownDomid(ctx context.Context, s Store) (string, error) {
 // the scan.
 func scanStore(ctx context.Context, store Store, self string) (*storeScan, error) {
 	r := &storeReader{ctx: ctx, store: store, scan: &storeScan{self: self, names: map[string]string{}, foreign: map[string]int{}}}
-	r.scan.domains = r.list("/local/domain")
+	r.scan.domains = r.list(domainsDir)
 	r.names()
 	r.backends()
 	r.toolstack()
@@ -212,6 +215,11 @@ func (r *storeReader) nodesAt(dirs []string, source string) []node {
 	return out
 }
 
+// lives reports whether the domain exists. When that cannot be told, it does.
+func (s *storeScan) lives(domid string) bool {
+	return slices.Contains(s.domains, domid) || slices.ContainsFunc(s.blind, func(b storeBlind) bool { return b.path == domainsDir })
+}
+
 func (s *storeScan) hasPath(p string) bool {
 	return slices.ContainsFunc(s.nodes, func(n node) bool { return n.path == p })
 }
@@ -281,29 +289,28 @@ func (n node) deviceID() ID {
 // script), a qdisk's is "aio:/path" or "qcow2:/path", and a custom script's
 // text may hold paths anywhere between separators.
 func (n node) paths(key string) []string {
-	v := n.keys[key]
+	// A C program does not see what follows a NUL, nor a shell script the ends
+	// of lines behind the text.
+	v, _, _ := strings.Cut(n.keys[key], "\x00")
 	if v == "" {
 		return nil
 	}
 	var out []string
 	add := func(p string) {
-		if strings.HasPrefix(p, "/") && len(p) < 4096 && !strings.ContainsRune(p, 0) && !slices.Contains(out, p) {
-			out = append(out, p)
+		for _, p := range []string{p, strings.TrimSpace(p)} {
+			if strings.HasPrefix(p, "/") && !slices.Contains(out, p) {
+				out = append(out, p)
+			}
 		}
 	}
-	add(v)
 	if !strings.HasPrefix(v, "/") && !strings.Contains(v, ":") {
 		add("/dev/" + v)
 	}
-	for rest := v; ; {
-		_, after, ok := strings.Cut(rest, ":")
-		if !ok {
-			break
-		}
-		add(after)
-		head, _, _ := strings.Cut(after, ":")
+	for rest, more := v, true; more; {
+		var head string
+		add(rest)
+		head, rest, more = strings.Cut(rest, ":")
 		add(head)
-		rest = after
 	}
 	for _, p := range strings.FieldsFunc(v, func(r rune) bool { return strings.ContainsRune(":,=\"'{} ", r) }) {
 		add(p)
