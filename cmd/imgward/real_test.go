@@ -409,6 +409,43 @@ func underWay(t *testing.T, cmd *exec.Cmd) io.Reader {
 	}
 }
 
+// Of two overwrites of one target at the same time at most one writes, and the
+// target is whole in the end.
+func TestTwoOverwritesRace(t *testing.T) {
+	dir := lab(t)
+	image := filepath.Join(dir, "web1.img")
+	for range 5 {
+		write(t, image, 8<<20, 9)
+		token := strings.Split(imgward(t, nil, "check", "--porcelain", image).want(t, exitOK).out, "\t")[1]
+		var cmds []*exec.Cmd
+		for seed := range byte(2) {
+			golden := write(t, filepath.Join(dir, fmt.Sprintf("golden%d.img", seed)), 8<<20, seed)
+			cmd := child(t.Context(), "overwrite", "-q", golden, image, "--confirm", token)
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			cmds = append(cmds, cmd)
+		}
+		done := -1
+		for i, cmd := range cmds {
+			_ = cmd.Wait()
+			switch code := cmd.ProcessState.ExitCode(); code {
+			case exitOK:
+				if done >= 0 {
+					t.Fatal("both overwrites say that they did it with one token")
+				}
+				done = i
+			case exitRefused, exitConfirm:
+			default:
+				t.Fatalf("exit status %d", code)
+			}
+		}
+		if done >= 0 && sum(t, image) != sum(t, filepath.Join(dir, fmt.Sprintf("golden%d.img", done))) {
+			t.Fatal("the target is not what the one that did it wrote")
+		}
+	}
+}
+
 // A full file system ends a copy with nothing left, and an overwrite as incomplete.
 func TestNoSpace(t *testing.T) {
 	testkit.Need(t, "root", "losetup", "mkfs.ext4", "mount")
