@@ -26,10 +26,6 @@ const initPIDNamespace = "pid:[4026531836]"
 // oPath is O_PATH as fdinfo shows it: a descriptor that holds nothing open.
 const oPath = 0o10000000
 
-// manyDenied is from how many unreadable processes on they are reported in one
-// line.
-const manyDenied = 8
-
 func (procfd) Name() string { return "procfd" }
 
 func (procfd) Reads() []string {
@@ -54,7 +50,6 @@ func (procfd) Collect(ctx context.Context, host *Host, t *Target, s *Sheet) {
 		s.Blind("/proc", err)
 		return
 	}
-	var denied []denial
 	mapped := map[mapping]bool{}
 	for _, pid := range pids {
 		if ctx.Err() != nil {
@@ -64,25 +59,18 @@ func (procfd) Collect(ctx context.Context, host *Host, t *Target, s *Sheet) {
 		p := procLook{host: host, t: t, s: s, pid: pid, mapped: mapped}
 		p.fds("/proc/" + pid)
 		p.maps()
-		if p.denied.err != nil {
-			denied = append(denied, p.denied)
+		if d := p.denied; d.err != nil {
+			subject, key := processName(host, pid)
+			s.blindTo("the open files of "+subject, key, d.where, d.err)
 		}
 	}
 	s.Looked(len(pids), "process")
-	if len(denied) > manyDenied {
-		s.Blind("/proc/*/fd", fmt.Errorf("%d of %d processes: %w", len(denied), len(pids), denied[0].err))
-		return
-	}
-	for _, d := range denied {
-		subject, key := processName(host, d.pid)
-		s.blindTo("the open files of "+subject, key, d.where, d.err)
-	}
 }
 
 // A denial is the first thing of a process that could not be looked at.
 type denial struct {
-	pid, where string
-	err        error
+	where string
+	err   error
 }
 
 // A mapping is what a line of maps stands for: many processes map the same
@@ -103,7 +91,7 @@ type procLook struct {
 
 func (p *procLook) deny(where string, err error) {
 	if p.denied.err == nil && !vanished(where, err) {
-		p.denied = denial{p.pid, where, err}
+		p.denied = denial{where, err}
 	}
 }
 

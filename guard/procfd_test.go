@@ -3,6 +3,7 @@ package guard
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -120,15 +121,19 @@ func (m *machine) mapped(pid, perms string, id ID) {
 
 // From one process too many on they are one line, which names how many.
 func TestManyDenials(t *testing.T) {
-	for n, want := range map[int]int{manyDenied - 1: manyDenied - 1, manyDenied: manyDenied, manyDenied + 1: 1} {
+	for n, want := range map[int]int{manyBlind - 1: manyBlind - 1, manyBlind: manyBlind, manyBlind + 1: 1} {
 		m := newMachine()
 		for i := range n {
 			pid := fmt.Sprint(100 + i)
 			m.process(pid, "x")
 			m.fs.SetErr("/proc/"+pid+"/fd", syscall.EACCES)
 		}
-		if got := m.collect(t, procfd{}, image); len(got) != want {
+		got := gather(m.collect(t, procfd{}, image))
+		if len(got) != want {
 			t.Errorf("%d denials in %d lines, want %d", n, len(got), want)
+		}
+		if want == 1 && (got[0].Key != "processes" || !strings.Contains(got[0].Detail, fmt.Sprintf("with %d processes more", n-1))) {
+			t.Errorf("%d denials are said as %q with the key %q", n, got[0].Detail, got[0].Key)
 		}
 	}
 }

@@ -166,6 +166,7 @@ func Examine(ctx context.Context, host *Host, t *Target, cs []Collector) Evidenc
 		e.Findings = append(e.Findings, found...)
 		e.Looked = append(e.Looked, looked...)
 	}
+	e.Findings = gather(e.Findings)
 	vouch(e.Findings)
 	return e
 }
@@ -196,6 +197,38 @@ func (s *Sheet) run(ctx context.Context, c Collector, host *Host, t *Target) {
 		s.Found(blind(s.collector, c.Name(), fmt.Errorf("not done in time: %w", ctx.Err())))
 		s.seal()
 	}
+}
+
+// manyBlind is from how many processes on that a collector could not look at
+// they are reported in one line.
+const manyBlind = 8
+
+// gather makes one finding of a collector's blindness to many processes, as it
+// befalls whoever is not root.
+func gather(fs []Finding) []Finding {
+	blind := map[Code]int{}
+	for _, f := range fs {
+		if f.blindToProcess() {
+			blind[f.Code]++
+		}
+	}
+	said := map[Code]bool{}
+	var out []Finding
+	for _, f := range fs {
+		if n := blind[f.Code]; f.blindToProcess() && n > manyBlind {
+			if said[f.Code] {
+				continue
+			}
+			said[f.Code] = true
+			f.Key, f.Detail = "processes", fmt.Sprintf("%s, and so with %d processes more", f.Detail, n-1)
+		}
+		out = append(out, f)
+	}
+	return out
+}
+
+func (f Finding) blindToProcess() bool {
+	return strings.HasPrefix(string(f.Code), "blind.") && procEntry.MatchString(f.Source)
 }
 
 // vouch marks the blindness that stronger evidence makes up for: a lease that
