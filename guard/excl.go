@@ -30,7 +30,7 @@ func (excl) Collect(ctx context.Context, host *Host, t *Target, s *Sheet) {
 	}
 	f := Finding{Relation: Same, Subject: "the kernel", Key: "kernel", Source: "open O_EXCL of " + quote(t.Real)}
 	answer, err := "free", error(nil)
-	if t.held == nil { // else our own exclusive open is the answer
+	if t.held == nil || t.held.reading { // else our own exclusive open is the answer
 		answer, err = host.FS.Ask(ctx, hostfs.Excl, t.handle.Name())
 	}
 	switch {

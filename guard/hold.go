@@ -12,11 +12,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// held is what we have of the target ourselves. The collectors of the second
-// look expect exactly that much more than those of the first.
+// held is what we have of the target ourselves. The collectors of a later look
+// expect exactly that much more than those of the first.
 type held struct {
 	pid         int
 	file        *os.File // the working descriptor, exclusive for a device
+	reading     bool     // the target is a source: file is open for reading, and nothing is locked
 	readersOnly bool     // the first look found readers and no writer
 	leased      bool
 	leaseErr    error // why there is no lease

@@ -27,8 +27,8 @@ func (lease) Reads() []string { return []string{"/proc/locks", "lease"} }
 
 // Collect implements [Collector].
 func (lease) Collect(ctx context.Context, host *Host, t *Target, s *Sheet) {
-	if t.ID.Kind != KindFile {
-		return
+	if t.ID.Kind != KindFile || t.held != nil && t.held.reading {
+		return // a lease on a source that we read ourselves would only show us
 	}
 	answer, err := "", error(nil)
 	if t.held != nil {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 
 	"golang.org/x/sys/unix"
 )
@@ -14,6 +15,7 @@ type Source struct {
 	Target  *Target
 	File    *os.File // O_RDONLY, O_DIRECT where the file system can
 	Verdict Verdict
+	guard   *Guard
 	before  unix.Stat_t
 }
 
@@ -25,7 +27,7 @@ func (g *Guard) Open(ctx context.Context, path string) (*Source, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Source{Target: t, Verdict: v}
+	s := &Source{Target: t, Verdict: v, guard: g}
 	if !t.Exists() {
 		return nil, errors.Join(openError(path, unix.ENOENT), t.Close())
 	}
@@ -39,22 +41,34 @@ func (g *Guard) Open(ctx context.Context, path string) (*Source, error) {
 		return nil, errors.Join(fmt.Errorf("stat %s: %w", quote(path), err), s.Close())
 	}
 	setDirect(s.File)
+	t.held = &held{pid: os.Getpid(), file: s.File, reading: true}
 	return s, nil
 }
 
-// Changed is an error when the file was written to or resized since Open, as its
-// times and size tell (stat(2), st_mtim): what was read may belong to two
-// states. A device has no such times.
-func (s *Source) Changed() error {
-	if s.Target.ID.Kind != KindFile {
-		return nil
+// Changed is an error when what was read since Open may belong to two states: a
+// file was written to or resized, as its times and size tell (stat(2), st_mtim),
+// or something refuses the source now that was not known then. What only a lease
+// could vouch for is known and does not count again.
+func (s *Source) Changed(ctx context.Context) error {
+	path := quote(s.Target.Path)
+	if s.Target.ID.Kind == KindFile {
+		var now unix.Stat_t
+		if err := unix.Fstat(int(s.File.Fd()), &now); err != nil {
+			return fmt.Errorf("stat %s: %w", path, err)
+		}
+		if now.Mtim != s.before.Mtim || now.Size != s.before.Size {
+			return fmt.Errorf("%s was changed while it was read", path)
+		}
 	}
-	var now unix.Stat_t
-	if err := unix.Fstat(int(s.File.Fd()), &now); err != nil {
-		return fmt.Errorf("stat %s: %w", quote(s.Target.Path), err)
+	v := s.guard.judge(s.Target, s.guard.look(ctx, s.Target))
+	if err := ctx.Err(); err != nil {
+		return context.Cause(ctx)
 	}
-	if now.Mtim != s.before.Mtim || now.Size != s.before.Size {
-		return fmt.Errorf("%s was changed while it was read", quote(s.Target.Path))
+	for _, f := range v.Because {
+		known := slices.ContainsFunc(s.Verdict.All(), func(k Finding) bool { return k.Code == f.Code && k.Key == f.Key })
+		if !known {
+			return fmt.Errorf("%s came into use while it was read: %s", path, f.sentence())
+		}
 	}
 	return nil
 }

@@ -17,6 +17,8 @@ import (
 	"testing"
 	"time"
 
+	"imgward/guard"
+	"imgward/guard/hostfs"
 	"imgward/internal/testkit"
 	"imgward/xenstore/xenstoretest"
 )
@@ -517,4 +519,45 @@ func TestReadOnlyAndMountedDevices(t *testing.T) {
 	t.Cleanup(func() { _ = exec.Command("umount", mnt).Run() })
 	imgward(t, nil, "overwrite", golden, dev).want(t, exitRefused, "is mounted from it, read-write", "mount.rw")
 	imgward(t, nil, "overwrite", golden, image).want(t, exitRefused, "is mounted from it, read-write")
+}
+
+// A source that somebody begins to write to while it is read makes no copy: it
+// would be torn. A device has no times of change, so the guard looks again.
+func TestSourceThatComesIntoUse(t *testing.T) {
+	testkit.Need(t, "root", "losetup")
+	dir := lab(t)
+	image := write(t, filepath.Join(dir, "golden.img"), 1<<20, 1)
+	dev := loop(t, image)
+	s := imgward(t, nil, "check", "--json", dev)
+	var args []string
+	for _, m := range regexp.MustCompile(`"override":"([^"]+)"`).FindAllStringSubmatch(s.out, -1) {
+		args = append(args, "--override", m[1]) // processes that nobody may look at, on some machines
+	}
+	target := filepath.Join(dir, "new.img")
+	imgward(t, nil, append([]string{"copy", dev, target}, args...)...).want(t, exitOK)
+
+	g := &guard.Guard{Host: &guard.Host{FS: hostfs.Live(), State: filepath.Join(dir, "state")}, Collectors: guard.Collectors(), Policy: guard.Policy{Operation: guard.Read}}
+	for i := 1; i < len(args); i += 2 {
+		o, err := guard.ParseOverride(args[i])
+		if err != nil {
+			t.Fatal(err)
+		}
+		g.Policy.Override = append(g.Policy.Override, o)
+	}
+	src, err := g.Open(t.Context(), dev)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer src.Close()
+	if err := src.Changed(t.Context()); err != nil {
+		t.Fatalf("nobody else is there, but: %v", err)
+	}
+	w, err := os.OpenFile(dev, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	if err := src.Changed(t.Context()); err == nil || !strings.Contains(err.Error(), "came into use while it was read") {
+		t.Fatalf("a writer came, and Changed says %v", err)
+	}
 }

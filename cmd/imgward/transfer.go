@@ -93,7 +93,7 @@ func (t *transfer) create(ctx context.Context, src *guard.Source, dst string) (*
 		}
 		if t.reflink {
 			if done, err := o.reflink(to, from); done || err != nil {
-				return errors.Join(err, src.Changed())
+				return errors.Join(err, src.Changed(ctx))
 			}
 		}
 		if err := to.Truncate(from.Size()); err != nil {
@@ -104,7 +104,7 @@ func (t *transfer) create(ctx context.Context, src *guard.Source, dst string) (*
 		if o.report, err = imageops.Copy(ctx, to, from, options); err != nil {
 			return err
 		}
-		return src.Changed()
+		return src.Changed(ctx)
 	})
 	return o, err
 }
@@ -188,7 +188,7 @@ func (t *transfer) fill(ctx context.Context, o *outcome, f *os.File, src *guard.
 	}
 	if t.reflink {
 		if done, err := o.reflink(to, from); done || err != nil {
-			return true, errors.Join(err, src.Changed())
+			return true, errors.Join(err, src.Changed(ctx))
 		}
 	}
 	options := t.options
@@ -204,7 +204,7 @@ func (t *transfer) fill(ctx context.Context, o *outcome, f *os.File, src *guard.
 		}
 		o.report.Tail = 0
 	}
-	return touched, src.Changed()
+	return touched, src.Changed(ctx)
 }
 
 func endpoints(src *guard.Source, f *os.File) (from, to *blockio.File, err error) {

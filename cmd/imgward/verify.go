@@ -85,7 +85,7 @@ func (s *session) digest(ctx context.Context, image *guard.Source, want expectat
 	}
 	r, err := imageops.Digest(ctx, f, imageops.Options{Digest: want.kind, Log: s.host.Log, Progress: s.progress()})
 	if err == nil {
-		err = image.Changed()
+		err = image.Changed(ctx)
 	}
 	if err != nil {
 		return err
@@ -116,7 +116,7 @@ func (s *session) compare(ctx context.Context, image *guard.Source, path string)
 	}
 	r, err := imageops.Compare(ctx, a, b, imageops.Options{Log: s.host.Log, Progress: s.progress()})
 	if err == nil {
-		err = errors.Join(image.Changed(), other.Changed())
+		err = errors.Join(image.Changed(ctx), other.Changed(ctx))
 	}
 	if err != nil {
 		return err
