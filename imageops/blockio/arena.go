@@ -25,6 +25,9 @@ func NewArena(chunks, size int) (*Arena, error) {
 	if err != nil {
 		return nil, fmt.Errorf("map %d chunks of %d bytes: %w", chunks, size, err)
 	}
+	// Of huge pages a request is a few long segments instead of hundreds, and
+	// queues limit the segments of a request. No harm if there are none.
+	_ = unix.Madvise(mem, unix.MADV_HUGEPAGE)
 	return &Arena{mem: mem, size: size}, nil
 }
 
