@@ -183,8 +183,8 @@ func (marks) Collect(ctx context.Context, host *Host, t *Target, s *Sheet) {
 		if id == "" {
 			id, _ = stableID(ctx, host, t)
 		}
-		rel := Unrelated
-		if m.Boot == boot {
+		rel, now := Unrelated, m.Boot == boot || m.Boot == unknownBoot || boot == unknownBoot
+		if now {
 			rel = t.Relate(m.Numbers)
 		}
 		if m.ID == id {
@@ -193,7 +193,7 @@ func (marks) Collect(ctx context.Context, host *Host, t *Target, s *Sheet) {
 		if rel == Unrelated {
 			continue
 		}
-		s.Found(m.finding(host, rel, boot, file))
+		s.Found(m.finding(host, rel, now, file))
 	}
 }
 
@@ -206,13 +206,14 @@ func readMark(host *Host, file string) (*Mark, error) {
 	if err := json.Unmarshal(b, &m); err != nil {
 		return nil, fmt.Errorf("not a record of imgward's: %w", err)
 	}
-	if m.ID == "" || m.PID == "" {
-		return nil, errors.New("not a record of imgward's: no id")
+	if m.ID == "" || m.PID == "" || m.Start == "" {
+		return nil, errors.New("not a record of imgward's: no id or no process")
 	}
 	return &m, nil
 }
 
-func (m *Mark) finding(host *Host, rel Relation, boot, file string) Finding {
+// finding says what the mark means. now tells that it is of this boot, or may be.
+func (m *Mark) finding(host *Host, rel Relation, now bool, file string) Finding {
 	words := make([]string, len(m.Command))
 	for i, w := range m.Command {
 		words[i] = quote(w)
@@ -222,7 +223,7 @@ func (m *Mark) finding(host *Host, rel Relation, boot, file string) Finding {
 		Source: quote(file) + ": " + strings.Join(words, " "),
 	}
 	since := m.Started.Format("2006-01-02 15:04:05 UTC")
-	if m.Boot == boot && running(host, m.PID, m.Start) {
+	if now && running(host, m.PID, m.Start) {
 		f.Code, f.Detail, f.Remedy = SelfWriting, "has been writing to it since "+since, "wait until it is done"
 		return f
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"strconv"
 	"strings"
 
 	"imgward/guard/hostfs"
@@ -78,11 +79,11 @@ func stableDevice(ctx context.Context, host *Host, s *stack, id ID, depth int) s
 				return stableFile(ctx, host, file, below)
 			}
 		}
-	case d.kind == "partition":
+	case d.kind == "partition" && d.under[0].linear:
 		if disk := stableDevice(ctx, host, s, d.under[0].lower, depth+1); disk != "" {
-			return disk + ":partition at " + Bytes(d.under[0].off)
+			return disk + ":partition at " + strconv.FormatInt(d.under[0].off, 10)
 		}
-	default:
+	case d.kind != "partition":
 		for _, name := range []string{"wwid", "device/wwid", "serial", "device/serial"} {
 			if v, err := attribute(host.FS, "/sys/block/"+d.name+"/"+name); err == nil && strings.TrimSpace(v) != "" {
 				return "disk:" + strings.TrimSpace(v)
@@ -92,11 +93,14 @@ func stableDevice(ctx context.Context, host *Host, s *stack, id ID, depth int) s
 	return ""
 }
 
+// unknownBoot stands for a boot that cannot be told; it may be any.
+const unknownBoot = "unknown boot"
+
 // bootID names the running boot (random(4)).
 func bootID(host *Host) string {
 	id, err := attribute(host.FS, "/proc/sys/kernel/random/boot_id")
-	if err != nil {
-		return "unknown boot"
+	if err != nil || id == "" {
+		return unknownBoot
 	}
 	return id
 }
@@ -111,7 +115,7 @@ func startTime(host *Host, pid string) (string, error) {
 	// The name in parentheses may hold anything, parentheses and spaces too.
 	_, rest, ok := strings.Cut(string(b[max(0, strings.LastIndexByte(string(b), ')')):]), " ")
 	f := strings.Fields(rest)
-	if !ok || len(f) < 20 {
+	if !ok || len(f) < 20 || !strings.HasSuffix(rest, "\n") {
 		return "", errors.New("malformed stat of process " + pid)
 	}
 	return f[19], nil
