@@ -53,7 +53,7 @@ func create(t testing.TB, dir string, content []byte, direct bool) (*File, *os.F
 // memfd is a File in memory: a tmpfs file that needs no mount.
 func memfd(t testing.TB, content []byte) *File {
 	t.Helper()
-	fd, err := unix.MemfdCreate("image", unix.MFD_CLOEXEC)
+	fd, err := unix.MemfdCreate("image", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
 	if err != nil {
 		t.Fatal(err)
 	}
