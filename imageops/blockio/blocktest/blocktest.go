@@ -4,27 +4,32 @@
 package blocktest
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"imgward/internal/testkit"
 )
 
-// Loop is a new loop device of size bytes with sectors of sector bytes.
+// Loop is a new loop device of size bytes with sectors of sector bytes. Its bytes
+// are in memory, so that a sync does not wait for a disk.
 func Loop(t testing.TB, size int64, sector int) (device string) {
 	t.Helper()
 	testkit.Need(t, "root", "losetup")
-	image := filepath.Join(t.TempDir(), "disk")
-	if err := os.WriteFile(image, nil, 0o600); err != nil {
+	fd, err := unix.MemfdCreate("disk", unix.MFD_CLOEXEC)
+	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Truncate(image, size); err != nil {
+	defer unix.Close(fd) // the device holds it open
+	if err := unix.Ftruncate(fd, size); err != nil {
 		t.Fatal(err)
 	}
+	image := fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), fd)
 	device = run(t, "losetup", "--find", "--show", "--sector-size", strconv.Itoa(sector), image)
 	t.Cleanup(func() { run(t, "losetup", "--detach", device) })
 	return device
