@@ -19,7 +19,8 @@ const zeroRun = 64 << 20
 
 // Copy copies all of src to the beginning of dst. It returns nil when all bytes
 // are on stable storage and, with o.Verify, were read back from there and found
-// equal; bytes of dst behind the end of src stay as they are.
+// equal; bytes of dst behind the end of src stay as they are. A file that is too
+// short is made longer by the caller before.
 //
 // Everything that can be checked is checked before dst is touched: a source that
 // does not fit is ErrTooSmall. An endpoint's failure is an *OpError, a source

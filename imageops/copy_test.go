@@ -10,6 +10,7 @@ import (
 	"io"
 	"syscall"
 	"testing"
+	"testing/synctest"
 
 	"lukechampine.com/blake3"
 
@@ -280,7 +281,7 @@ func TestHolesAreNotRead(t *testing.T) {
 	}{{src, SparseKeep, 2 << 20}, {src, SparseDetect, 2 << 20}, {src, SparseOff, 10 << 20}, {plain{src}, SparseKeep, 10 << 20}} {
 		src.read = 0
 		dst := &disk{bytes: noise(10<<20, 1)}
-		rep, err := Copy(t.Context(), dst, x.src, whole(t, Options{Sparse: x.mode}))
+		rep, err := Copy(t.Context(), dst, x.src, whole(t, Options{ChunkSize: 1 << 20, Sparse: x.mode}))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -322,6 +323,31 @@ func TestFreshTargetIsSentDataOnly(t *testing.T) {
 			t.Errorf("written %d, want %d", rep.Written, 4096+8192)
 		}
 		same(t, "target", dst.bytes[:4<<20], src.bytes)
+	}
+}
+
+// A bubble ends only when all goroutines that were started in it have ended.
+func TestNoGoroutineIsLeft(t *testing.T) {
+	for _, digest := range []DigestKind{BLAKE3, SHA256} {
+		for _, broken := range []bool{false, true} {
+			synctest.Test(t, func(t *testing.T) {
+				src := patchy(1<<20, 1)
+				if broken {
+					src.size = 1<<20 + 1
+				}
+				o := whole(t, Options{ChunkSize: testChunk, Digest: digest, HoldBack: true, Verify: true})
+				_, err := Copy(t.Context(), &disk{bytes: noise(1<<20+1, 2)}, src, o)
+				if (err != nil) != broken {
+					t.Errorf("copy: %v", err)
+				}
+				if _, err := Digest(t.Context(), src, o); (err != nil) != broken {
+					t.Errorf("digest: %v", err)
+				}
+				if _, err := Compare(t.Context(), src, src, o); (err != nil) != broken {
+					t.Errorf("compare: %v", err)
+				}
+			})
+		}
 	}
 }
 

@@ -63,11 +63,15 @@ func newFlow(ctx context.Context, o Options, size int) (*flow, error) {
 	return f, nil
 }
 
-// close ends the flow, after run has returned.
+// close ends the flow, after run has returned. With requests in flight, which
+// only an engine that broke its promises leaves, the memory is theirs and stays.
 func (f *flow) close() error {
 	f.stop(nil)
 	if f.inspect != nil {
 		f.inspect(f)
+	}
+	if f.flying > 0 {
+		return engine.ErrBusy
 	}
 	var err error
 	if f.own {
