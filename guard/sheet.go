@@ -176,8 +176,10 @@ func (s *Sheet) run(ctx context.Context, c Collector, host *Host, t *Target) {
 	ctx, cancel := context.WithTimeout(ctx, deadline)
 	defer cancel()
 	done := make(chan struct{})
+	t.handle.use()
 	go func() {
 		defer close(done)
+		defer t.handle.release()
 		defer func() {
 			if p := recover(); p != nil {
 				s.Found(blind(s.collector, c.Name(), fmt.Errorf("internal error: %v", p)))

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -83,6 +84,31 @@ func TestLateCollector(t *testing.T) {
 		wantFound(t, e.Findings, "fd.read unrelated early", "blind.procfd unrelated procfd", "blind.xen unrelated xen", "mount.ro unrelated just")
 		if len(e.Looked) != 0 {
 			t.Errorf("looked at %q", e.Looked)
+		}
+	})
+}
+
+// A collector that is late keeps the target's descriptor from being closed, so
+// that no other file gets its number while it still asks.
+func TestLateCollectorKeepsDescriptor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		host := &Host{FS: hostfs.Live(), State: t.TempDir()}
+		target, err := Resolve(t.Context(), host, t.TempDir()+"/new")
+		if err != nil {
+			t.Fatal(err)
+		}
+		hang := make(chan struct{})
+		Examine(t.Context(), host, target, []Collector{stub{"procfd", func(context.Context, *Target, *Sheet) { <-hang }}})
+		if err := target.Close(); err != nil {
+			t.Error(err)
+		}
+		if _, err := os.Readlink(target.handle.Name()); err != nil {
+			t.Errorf("closed under the collector: %v", err)
+		}
+		close(hang)
+		synctest.Wait()
+		if fd := target.handle.Fd(); fd != -1 {
+			t.Errorf("descriptor %d is left open", fd)
 		}
 	})
 }

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -54,8 +55,8 @@ type Target struct {
 	Size int64  // bytes; 0 for a missing target
 	Base string // the last element of Real
 
-	handle *hostfs.Handle // the target, or its directory when it is missing
-	stack  *stack         // as of the look that is going on
+	handle *pin   // the target, or its directory when it is missing
+	stack  *stack // as of the look that is going on
 	foot   []span
 	held   *held // what we hold of the target ourselves, from the second look on
 }
@@ -102,7 +103,7 @@ func Resolve(ctx context.Context, host *Host, path string) (*Target, error) {
 		h.Close()
 		return nil, &TypeError{path, h.Stat.Type}
 	}
-	t := &Target{Path: path, Real: h.Real, ID: id, Size: h.Stat.Size, Base: filepath.Base(h.Real), handle: h}
+	t := &Target{Path: path, Real: h.Real, ID: id, Size: h.Stat.Size, Base: filepath.Base(h.Real), handle: newPin(h)}
 	if id.Kind == KindBlock {
 		text, err := host.FS.Ask(ctx, hostfs.Size, h.Name())
 		if err == nil {
@@ -135,7 +136,7 @@ func resolveMissing(host *Host, path, full string) (*Target, error) {
 		return nil, openError(path, syscall.ENOTDIR)
 	}
 	return &Target{
-		Path: path, Real: filepath.Join(h.Real, base), Base: base, handle: h,
+		Path: path, Real: filepath.Join(h.Real, base), Base: base, handle: newPin(h),
 		ID: ID{Kind: KindMissing, Dev: h.Stat.Dev, Ino: h.Stat.Ino},
 	}, nil
 }
@@ -154,8 +155,35 @@ func reason(err error) error {
 	return err
 }
 
-// Close releases the descriptor that pins the target.
-func (t *Target) Close() error { return t.handle.Close() }
+// Close releases the descriptor that pins the target. It stays open while a
+// collector that is late still looks.
+func (t *Target) Close() error { return t.handle.release() }
+
+// A pin keeps a descriptor open while the target or a collector uses it: one
+// that is late must not ask about what has the descriptor's number by then.
+type pin struct {
+	*hostfs.Handle
+
+	mu    sync.Mutex
+	users int
+}
+
+func newPin(h *hostfs.Handle) *pin { return &pin{Handle: h, users: 1} }
+
+func (p *pin) use() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.users++
+}
+
+func (p *pin) release() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.users--; p.users > 0 {
+		return nil
+	}
+	return p.Handle.Close()
+}
 
 // Exists reports whether the target was there when it was resolved.
 func (t *Target) Exists() bool { return t.ID.Kind != KindMissing }
