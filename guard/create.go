@@ -76,27 +76,36 @@ func newNameless(t *Target) (*nameless, error) {
 }
 
 // publish gives the file its name, which must still be free, and makes that
-// last.
+// last. When it fails, the file does not bear the name.
 func (n *nameless) publish() error {
-	var err error
-	if n.temporary == "" {
-		self := "/proc/self/fd/" + strconv.Itoa(int(n.file.Fd()))
-		err = unix.Linkat(unix.AT_FDCWD, self, n.dir, n.base, unix.AT_SYMLINK_FOLLOW)
-	} else if err = unix.Renameat2(n.dir, n.temporary, n.dir, n.base, unix.RENAME_NOREPLACE); errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOSYS) {
-		// A file system without RENAME_NOREPLACE: a link refuses an existing
-		// name too, and the temporary one is removed with the rest.
-		err = unix.Linkat(n.dir, n.temporary, n.dir, n.base, 0)
-	} else if err == nil {
-		n.temporary = ""
-	}
-	if err != nil {
-		return err
-	}
 	dir, err := unix.Openat(n.dir, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return err
 	}
-	return errors.Join(unix.Fsync(dir), unix.Close(dir))
+	if err := n.name(); err != nil {
+		return errors.Join(err, unix.Close(dir))
+	}
+	if err := unix.Fsync(dir); err != nil {
+		return errors.Join(err, unix.Unlinkat(n.dir, n.base, 0), unix.Close(dir))
+	}
+	return unix.Close(dir)
+}
+
+func (n *nameless) name() error {
+	if n.temporary == "" {
+		self := "/proc/self/fd/" + strconv.Itoa(int(n.file.Fd()))
+		return unix.Linkat(unix.AT_FDCWD, self, n.dir, n.base, unix.AT_SYMLINK_FOLLOW)
+	}
+	err := unix.Renameat2(n.dir, n.temporary, n.dir, n.base, unix.RENAME_NOREPLACE)
+	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOSYS) {
+		// A file system without RENAME_NOREPLACE: a link refuses an existing
+		// name too, and the temporary one is removed with the rest.
+		return unix.Linkat(n.dir, n.temporary, n.dir, n.base, 0)
+	}
+	if err == nil {
+		n.temporary = ""
+	}
+	return err
 }
 
 // discard closes the file and removes a temporary name that is left.

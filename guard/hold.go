@@ -171,11 +171,15 @@ func newHold(ctx context.Context, t *Target, lockers []Locker) (*Hold, []Finding
 		if unlock != nil {
 			h.unlock = append(h.unlock, unlock)
 		}
-		if errors.Is(err, syscall.EWOULDBLOCK) && l.Name() == "flock" {
-			found = append(found, Finding{
+		if err != nil && l.Name() == "flock" {
+			f := Finding{
 				Code: FlockHeld, Relation: Same, Subject: "another program", Key: "flock", Detail: "holds a lock on the device's node",
 				Source: "flock of " + quote(t.Real), Remedy: "wait for it (\"lslocks\" shows it)",
-			})
+			}
+			if !errors.Is(err, syscall.EWOULDBLOCK) {
+				f.Detail = fmt.Sprintf("may hold a lock on the device's node: %v", reason(err))
+			}
+			found = append(found, f)
 		}
 	}
 	return h, found

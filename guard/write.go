@@ -18,7 +18,7 @@ import (
 // descriptors. One Guard serves one operation.
 type Guard struct {
 	Host       *Host
-	Collectors []Collector
+	Collectors []Collector // nil: all of them
 	Lockers    []Locker
 	Watchers   []Watcher
 	Policy     Policy
@@ -35,6 +35,9 @@ func (g *Guard) Check(ctx context.Context, path string) (*Target, Verdict, error
 		return nil, Verdict{}, err
 	}
 	e := g.look(ctx, t)
+	if ctx.Err() != nil {
+		return nil, Verdict{}, errors.Join(context.Cause(ctx), t.Close())
+	}
 	return e.view, g.judge(t, e), nil
 }
 
@@ -42,14 +45,18 @@ func (g *Guard) Check(ctx context.Context, path string) (*Target, Verdict, error
 // further: it refuses whatever else there is, and the rest would be about the
 // descriptor that we have of the source ourselves.
 func (g *Guard) look(ctx context.Context, t *Target) Evidence {
+	cs := g.Collectors
+	if cs == nil {
+		cs = Collectors()
+	}
 	if g.Source == nil {
-		return Examine(ctx, g.Host, t, g.Collectors)
+		return Examine(ctx, g.Host, t, cs)
 	}
 	o := Examine(ctx, g.Host, t, []Collector{overlap{g.Source}})
 	if slices.ContainsFunc(o.Findings, func(f Finding) bool { return f.Code == SelfOverlap }) {
 		return o
 	}
-	e := Examine(ctx, g.Host, t, g.Collectors)
+	e := Examine(ctx, g.Host, t, cs)
 	// What could not be seen of the overlap counts, though the second reading
 	// of the block layer may see it.
 	for _, f := range o.Findings {
@@ -150,6 +157,9 @@ func (g *Guard) Write(ctx context.Context, path string, work func(ctx context.Co
 		return openError(path, fs.ErrNotExist)
 	}
 	first := g.look(ctx, t)
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
 	if err := g.judge(t, first).Err(); err != nil {
 		return err
 	}
@@ -171,25 +181,36 @@ func (g *Guard) Write(ctx context.Context, path string, work func(ctx context.Co
 	defer func() { err = errors.Join(err, hold.Release(context.WithoutCancel(ctx))) }()
 	second := g.look(hold.Context(), t)
 	second.Findings = append(second.Findings, found...)
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
 	if err := g.judge(t, second).Err(); err != nil {
 		return err
-	}
-	if err := ctx.Err(); err != nil {
-		return context.Cause(ctx)
 	}
 	p := &Permit{host: g.Host, target: second.view, file: file}
 	if p.mark, err = makeMark(ctx, g.Host, second.view, time.Now(), g.Command); err != nil {
 		return fmt.Errorf("record the beginning of the write: %w", err)
 	}
 	hold.watch(g.Host, t, g.Watchers)
-	err = work(hold.Context(), p)
-	return p.finish(ctx, hold, err)
+	err = p.finish(ctx, hold, work(hold.Context(), p))
+	var broken *BrokenError
+	if !p.opened && errors.As(err, &broken) {
+		// Nothing was written, so this is one more reason to refuse.
+		second.Findings = append(second.Findings, broken.Finding)
+		return g.judge(t, second).Err()
+	}
+	return err
 }
 
 // finish decides what became of the target.
 func (p *Permit) finish(ctx context.Context, hold *Hold, err error) error {
-	if cause := context.Cause(hold.Context()); cause != nil && (err == nil || errors.Is(err, context.Canceled)) {
+	var broken *BrokenError
+	switch cause := context.Cause(hold.Context()); {
+	case cause == nil:
+	case err == nil, errors.Is(err, context.Canceled):
 		err = cause
+	case errors.As(cause, &broken) && !errors.Is(err, cause):
+		err = errors.Join(cause, err) // why work failed, whatever it made of it
 	}
 	if !p.opened {
 		return err
