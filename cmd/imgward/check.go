@@ -14,7 +14,7 @@ import (
 func (u *ui) checkCommand() *cli.Command {
 	return &cli.Command{
 		Name: "check", Usage: "say whether targets may be written to, and who uses them", ArgsUsage: "TARGET...", HideHelpCommand: true,
-		Flags: judged(&cli.BoolFlag{Name: "porcelain", Usage: "one line a target for scripts: verdict, token, target, codes, separated by tabs"}),
+		Flags: targeted(&cli.BoolFlag{Name: "porcelain", Usage: "one line a target for scripts: verdict, token, target, codes, separated by tabs"}),
 		Action: func(c *cli.Context) error {
 			if c.NArg() == 0 {
 				return usagef("check needs a target")

@@ -521,6 +521,43 @@ func TestReadOnlyAndMountedDevices(t *testing.T) {
 	imgward(t, nil, "overwrite", golden, image).want(t, exitRefused, "is mounted from it, read-write")
 }
 
+// clone shares blocks where the file system can, onto a new file and an old one,
+// and a digest on request means that the bytes are read.
+func TestCloneSharesBlocks(t *testing.T) {
+	for _, fstype := range []string{"xfs", "btrfs"} {
+		t.Run(fstype, func(t *testing.T) {
+			testkit.Need(t, "root", "losetup", "mkfs."+fstype, "mount")
+			dir := lab(t)
+			disk, mnt := filepath.Join(dir, "disk.img"), filepath.Join(dir, "mnt")
+			command(t, "truncate", "-s", "512M", disk)
+			command(t, "mkfs."+fstype, "-q", disk)
+			if err := os.Mkdir(mnt, 0o755); err != nil {
+				t.Fatal(err)
+			}
+			command(t, "mount", "-o", "loop", disk, mnt)
+			t.Cleanup(func() { _ = exec.Command("umount", mnt).Run() })
+			golden := write(t, filepath.Join(mnt, "golden.img"), 8<<20, 1)
+			for _, args := range [][]string{{"new.img"}, {"old.img"}, {"digest.img", "--digest", "sha256"}, {"bytes.img", "--no-reflink"}} {
+				target := filepath.Join(mnt, args[0])
+				words := "sharing its blocks"
+				if len(args) > 1 {
+					words = "read back and equal"
+				}
+				args = append([]string{"clone", golden, target}, args[1:]...)
+				if strings.HasSuffix(target, "old.img") {
+					write(t, target, 8<<20, 2)
+					token := strings.Split(imgward(t, nil, "check", "--porcelain", target).want(t, exitOK).out, "\t")[1]
+					args = append(args, "--confirm", token)
+				}
+				imgward(t, nil, args...).want(t, exitOK, words)
+				if sum(t, target) != sum(t, golden) {
+					t.Fatalf("%v: the clone is not equal", args)
+				}
+			}
+		})
+	}
+}
+
 // A source that somebody begins to write to while it is read makes no copy: it
 // would be torn. A device has no times of change, so the guard looks again.
 func TestSourceThatComesIntoUse(t *testing.T) {

@@ -27,7 +27,7 @@ type transfer struct {
 
 // bytesOptions are the options about the bytes.
 func bytesOptions(more ...cli.Flag) []cli.Flag {
-	return judged(append([]cli.Flag{
+	return targeted(append([]cli.Flag{
 		&cli.StringFlag{Name: "digest", Value: "blake3", Usage: "checksum of the source: `none|blake3|sha256|sha512`"},
 		&cli.BoolFlag{Name: "no-verify", Usage: "do not read the target back"},
 		&cli.StringFlag{Name: "sparse", Value: "keep", Usage: "zeros: `keep|detect|off`: holes of the source, runs of zeros too, or none"},

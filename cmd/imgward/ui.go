@@ -41,6 +41,12 @@ func common(more ...cli.Flag) []cli.Flag {
 func judged(more ...cli.Flag) []cli.Flag {
 	return common(append([]cli.Flag{
 		&cli.StringSliceFlag{Name: "override", Usage: "take the one finding `CODE:SUBJECT` upon yourself (repeatable)"},
+	}, more...)...)
+}
+
+// targeted are the options of commands that ask the guard about a target.
+func targeted(more ...cli.Flag) []cli.Flag {
+	return judged(append([]cli.Flag{
 		&cli.StringFlag{Name: "domain", Usage: "say that the target is a disk of domain `NAME`, and refuse anybody else's"},
 	}, more...)...)
 }
