@@ -297,7 +297,7 @@ func (n node) paths(key string) []string {
 	}
 	var out []string
 	add := func(p string) {
-		for _, p := range []string{p, strings.TrimSpace(p)} {
+		for _, p := range []string{p, strings.TrimRight(p, "\n")} {
 			if strings.HasPrefix(p, "/") && !slices.Contains(out, p) {
 				out = append(out, p)
 			}

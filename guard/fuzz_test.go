@@ -1,0 +1,270 @@
+package guard
+
+import (
+	"math"
+	"path"
+	"slices"
+	"strings"
+	"testing"
+
+	"imgward/guard/hostfs"
+)
+
+// What these parsers read is written by the kernel, by toolstacks and by
+// whoever may mount, name a process or edit a file. None may panic, and what
+// they accept must be what they were given.
+
+func FuzzParseMountinfo(f *testing.F) {
+	f.Add(rootMount)
+	f.Add(rootMount + `36 35 98:0 /a\040b /mnt2 rw,noatime master:1 - fuse.x /dev/root rw` + "\n")
+	f.Add("36 35 98:0 /mnt1 /mnt2 rw - ext3 /dev/root")
+	f.Fuzz(func(t *testing.T, table string) {
+		ms, err := parseMountinfo(table)
+		if err != nil {
+			return
+		}
+		if table != "" && !strings.HasSuffix(table, "\n") {
+			t.Errorf("a cut-off table is taken for whole")
+		}
+		if len(ms) != strings.Count(table, "\n") {
+			t.Errorf("%d mounts of %d lines", len(ms), strings.Count(table, "\n"))
+		}
+	})
+}
+
+func FuzzParseSwaps(f *testing.F) {
+	f.Add("Filename Type Size Used Priority\n")
+	f.Add("Filename Type Size Used Priority\n/dev/sdb1 partition 1 0 -2\n/s\\040w file 1 0 -3\n")
+	f.Add("")
+	f.Fuzz(func(t *testing.T, table string) {
+		areas, err := parseSwaps(table)
+		if err == nil && len(areas) != strings.Count(table, "\n")-1 {
+			t.Errorf("%d areas of %d lines", len(areas), strings.Count(table, "\n"))
+		}
+	})
+}
+
+func FuzzParseMaps(f *testing.F) {
+	f.Add("00400000-00452000 r-xp 00000000 08:02 173521      /usr/bin/dbus-daemon\n")
+	f.Add("7ffc-7ffd rw-p 0 00:00 0 [stack]\n0-1 rw-s 0 00:05 7 /dev/zero (deleted)\n")
+	f.Fuzz(func(t *testing.T, table string) {
+		lines, err := parseMaps(table)
+		if err != nil {
+			return
+		}
+		if len(lines) > strings.Count(table, "\n") || table != "" && !strings.HasSuffix(table, "\n") {
+			t.Errorf("%d mappings", len(lines))
+		}
+		for _, l := range lines {
+			start, end, ok := strings.Cut(l.span, "-")
+			if !ok || start == "" || end == "" || l.ino == "0" {
+				t.Errorf("mapping %+v", l)
+			}
+		}
+	})
+}
+
+func FuzzParseFDFlags(f *testing.F) {
+	f.Add("pos:\t0\nflags:\t02100002\nmnt_id:\t21\n")
+	f.Add("flags:\t010000000\n")
+	f.Add("flags:\t9\n")
+	f.Fuzz(func(t *testing.T, info string) {
+		if n, err := parseFDFlags(info); err == nil && (n < 0 || n > math.MaxUint32 || !strings.Contains(info, "flags:")) {
+			t.Errorf("flags %o", n)
+		}
+	})
+}
+
+func FuzzParseLeases(f *testing.F) {
+	f.Add("1: LEASE  ACTIVE    WRITE 2311 fe:00:14847 0 EOF\n", uint64(14847))
+	f.Add("1: POSIX  ADVISORY  READ 1 08:01:7 0 EOF\n1: -> FLOCK ADVISORY WRITE 2 08:01:7 0 EOF\n", uint64(7))
+	f.Add("1: ->\n", uint64(0))
+	f.Fuzz(func(t *testing.T, table string, ino uint64) {
+		pid, err := parseLeases(table, ino)
+		if pid != "" && (err != nil || !strings.Contains(table, "LEASE")) {
+			t.Errorf("process %q, %v", pid, err)
+		}
+		if err == nil && pid == "" && table != "" && !strings.HasSuffix(table, "\n") {
+			t.Errorf("a cut-off table is taken for whole")
+		}
+	})
+}
+
+func FuzzParseDMTable(f *testing.F) {
+	for _, table := range []string{
+		"0 1000 linear 8:17 2048\n", "0 2000 striped 2 128 8:16 100 8:32 500\n", "0 5000 thin 253:2 3 253:7\n",
+		"0 100 crypt aes 00 0 8:16 32768\n100 5 zero\n", "0 1 striped 999999999 1 8:16 0\n", "0 1 linear 8:1 18014398509481983\n",
+		"9007199254740991 9007199254740991 linear 8:1 1\n",
+	} {
+		f.Add(table)
+	}
+	f.Fuzz(func(t *testing.T, table string) {
+		layers, err := parseDMTable(table)
+		for _, l := range layers {
+			if l.start < 0 || l.length < 0 || l.off < 0 || l.size < 0 || l.lower.Kind != KindBlock {
+				t.Errorf("layer %+v", l)
+			}
+		}
+		// Every device that a line names is under the device, whatever the line.
+		if err != nil {
+			return
+		}
+		for line := range strings.Lines(table) {
+			words := strings.Fields(line)
+			if len(words) < 4 {
+				continue
+			}
+			for _, w := range words[3:] {
+				rdev, err := hostfs.ParseDev(w)
+				if err == nil && !slices.ContainsFunc(layers, func(l layer) bool { return l.lower == BlockID(rdev) }) {
+					t.Errorf("device %s is not in %+v", w, layers)
+				}
+			}
+		}
+	})
+}
+
+// Whatever the tables say, the walk over them ends, and a device overlaps itself
+// and what it stands on.
+func FuzzRelate(f *testing.F) {
+	f.Add("0 1000 linear 8:17 2048\n", "0 1000 linear 253:0 0\n")
+	f.Add("0 10 linear 253:1 0\n", "0 10 linear 253:0 1\n")
+	f.Add("0 10 crypt 253:0\n0 10 thin 253:1 4\n", "0 9007199254740991 linear 253:0 9007199254740991\n")
+	f.Fuzz(func(t *testing.T, one, two string) {
+		if len(one)+len(two) > 200 {
+			return // the number of ways through is a power of the number of lines
+		}
+		a, b := devID("253:0"), devID("253:1")
+		s := &stack{devices: map[ID]*device{}}
+		for id, table := range map[ID]string{a: one, b: two} {
+			under, _ := parseDMTable(table)
+			s.devices[id] = &device{id: id, kind: "dm", under: under}
+		}
+		if s.relate(a, s.footprint(a), a) != Same {
+			t.Error("a device is not itself")
+		}
+		for _, sp := range s.footprint(a) {
+			if rel := s.relate(a, s.footprint(a), sp.on); rel == Unrelated {
+				t.Errorf("%s is under it and unrelated", sp.on)
+			}
+		}
+		if (s.relate(a, s.footprint(a), b) == Unrelated) != (s.relate(b, s.footprint(b), a) == Unrelated) {
+			t.Error("an overlap is seen from one side only")
+		}
+	})
+}
+
+func FuzzParseLoopStatus(f *testing.F) {
+	f.Add(onImage(0, 0))
+	f.Add(`dev=0:6 ino=9 rdev=8:16 offset=512 sizelimit=1024 ro=1 file="/x y\"="`)
+	f.Add(`dev=0:6 ino=9 rdev=8:16 offset=-1 sizelimit=0 ro=0`)
+	f.Fuzz(func(t *testing.T, answer string) {
+		l, _, err := parseLoopStatus(answer)
+		if err == nil && (l.off < 0 || l.size < 0 || l.lower == ID{}) {
+			t.Errorf("layer %+v", l)
+		}
+	})
+}
+
+func FuzzParseHexDevice(f *testing.F) {
+	f.Add("fd:0")
+	f.Add("7:ff")
+	f.Add("fd:0:1")
+	f.Fuzz(func(t *testing.T, s string) {
+		id, err := parseHexDevice(s)
+		if (err == nil) != (id.Kind == KindBlock) || strings.ContainsAny(s, " \n\x00-+") && err == nil {
+			t.Errorf("%q is %v, %v", s, id, err)
+		}
+	})
+}
+
+// A value that is an image's path, or ends in one behind a format, always leads
+// to it, and nothing but absolute paths is looked up.
+func FuzzNodePaths(f *testing.F) {
+	f.Add("/srv/web1.img")
+	f.Add("aio:/srv/web1.img")
+	f.Add("tap:qcow2:/a:b/c d,e=f")
+	f.Add(`json:{"file":{"filename":"/x"}}`)
+	f.Add("/a\x00b")
+	f.Add("vg/lv")
+	f.Fuzz(func(t *testing.T, v string) {
+		paths := func(v string) []string { return node{keys: map[string]string{"params": v}}.paths("params") }
+		for _, p := range paths(v) {
+			if !path.IsAbs(p) || strings.ContainsRune(p, 0) {
+				t.Errorf("%q leads to %q", v, p)
+			}
+		}
+		if !path.IsAbs(v) || strings.ContainsRune(v, 0) || strings.HasSuffix(v, "\n") {
+			return
+		}
+		for _, written := range []string{v, "aio:" + v, "tap:qcow2:" + v, v + "\x00", v + "\n"} {
+			if !slices.Contains(paths(written), v) {
+				t.Errorf("%q does not lead to %q", written, v)
+			}
+		}
+	})
+}
+
+func FuzzReadMark(f *testing.F) {
+	f.Add(`{"id":"x","pid":"50","start":"1","command":["a"],"started":"2026-01-02T03:04:05Z","numbers":{"Kind":1}}`)
+	f.Add(`{"id":"x","pid":"50","start":"1","boot":"boot-1","numbers":{"Kind":1,"Dev":2049,"Ino":100}}`)
+	f.Add(`{"id":1}`)
+	f.Add(`null`)
+	f.Fuzz(func(t *testing.T, text string) {
+		m := newMachine()
+		m.file("/proc/sys/kernel/random/boot_id", "boot-1\n")
+		m.file(marksPath+"/a", text)
+		mark, err := readMark(m.host, marksPath+"/a")
+		fs := m.collect(t, marks{}, image)
+		if err != nil && (len(fs) != 1 || fs[0].Code != "blind.marks") {
+			t.Errorf("unreadable, and found %q", found(fs))
+		}
+		if err == nil && (mark.ID == "" || mark.PID == "" || mark.Start == "") {
+			t.Errorf("mark %+v", mark)
+		}
+		for _, f := range fs {
+			if printable(f.sentence()+f.Source) != f.sentence()+f.Source || f.Key != shellSafe(f.Key) {
+				t.Errorf("raw text in %+v", f)
+			}
+		}
+	})
+}
+
+// What is read back from a line is what was written there, and nothing can be
+// overridden that the table does not let.
+func FuzzParseOverride(f *testing.F) {
+	f.Add("fd.read:backupd.17")
+	f.Add("xen.vbd.connected:web1")
+	f.Add("blind.xen:/local/domain:x")
+	f.Add(":")
+	f.Fuzz(func(t *testing.T, s string) {
+		o, err := ParseOverride(s)
+		if err != nil {
+			if printable(err.Error()) != err.Error() {
+				t.Errorf("raw text in %q", err)
+			}
+			return
+		}
+		if o.String() != s || o.Key == "" || !ruleOf(o.Code).Override {
+			t.Errorf("%q is %+v", s, o)
+		}
+	})
+}
+
+// Quoted text is one word of printable characters, and no two texts look alike.
+func FuzzQuote(f *testing.F) {
+	for _, s := range []string{"", "/srv/web1.img", "a b", "a\x1b[2J", `"a"`, "\xff", "a\u202eb"} {
+		f.Add(s, "x")
+	}
+	f.Fuzz(func(t *testing.T, a, b string) {
+		if printable(quote(a)) != quote(a) || quote(a) == "" {
+			t.Errorf("%q is quoted as %q", a, quote(a))
+		}
+		if a != b && quote(a) == quote(b) {
+			t.Errorf("%q and %q look alike: %s", a, b, quote(a))
+		}
+		if key := shellSafe(a); strings.IndexFunc(key, odd) >= 0 || strings.ContainsAny(key, "~#:") {
+			t.Errorf("%q as a key is %q", a, key)
+		}
+	})
+}
