@@ -52,8 +52,8 @@ type Op struct {
 	fault *fault
 }
 
-// ErrNotDone is the error of an op that no worker has finished.
-var ErrNotDone = errors.New("request not done")
+// errNotDone is the error of an op that no worker has finished.
+var errNotDone = errors.New("request not done")
 
 // ErrIdle is the answer of Wait when nothing is in flight.
 var ErrIdle = errors.New("no request in flight")
@@ -61,14 +61,14 @@ var ErrIdle = errors.New("no request in flight")
 // ErrBusy is the answer of Close while requests are in flight.
 var ErrBusy = errors.New("requests still in flight")
 
-// ErrClosed is the answer of Start after Close.
-var ErrClosed = errors.New("engine is closed")
+// errClosed is the answer of Start after Close.
+var errClosed = errors.New("engine is closed")
 
 // An Engine carries out ops. Start and Wait may be called by different goroutines.
 type Engine interface {
 	// Start hands op over. It blocks while the queue is full, but never on a
-	// missing Wait. If it returns an error (the cause of ctx, ErrClosed) the
-	// op was not started and will not come back.
+	// missing Wait. If it returns an error (the cause of ctx; the engine is
+	// closed) the op was not started and will not come back.
 	Start(ctx context.Context, op *Op) error
 
 	// Wait blocks until an op has ended and returns it. Every started op comes

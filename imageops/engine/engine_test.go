@@ -251,8 +251,8 @@ func TestStartAfterClose(t *testing.T) {
 		if err := errors.Join(e.Close(), e.Close()); err != nil {
 			t.Errorf("%s: close: %v", x.name, err)
 		}
-		if err := e.Start(t.Context(), &Op{Kind: Call}); err != ErrClosed {
-			t.Errorf("%s: start: %v, want %v", x.name, err, ErrClosed)
+		if err := e.Start(t.Context(), &Op{Kind: Call}); err != errClosed {
+			t.Errorf("%s: start: %v, want %v", x.name, err, errClosed)
 		}
 	}
 }

@@ -46,11 +46,11 @@ func (p *pool) Start(ctx context.Context, op *Op) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	op.N, op.Err = 0, ErrNotDone
+	op.N, op.Err = 0, errNotDone
 	p.mu.Lock()
 	if p.closed {
 		p.mu.Unlock()
-		return ErrClosed
+		return errClosed
 	}
 	p.flying++
 	p.mu.Unlock()
