@@ -13,7 +13,8 @@
 //
 // A request that is aligned goes straight to the kernel. What sticks out of the
 // alignment (the tail of an image whose size is no multiple of the block) is
-// written on the same descriptor with O_DIRECT taken off for that moment.
+// written on the same descriptor: with O_DIRECT taken off for that moment, or,
+// on a device, together with the rest of its block.
 // A second open would be seen by everything that watches the file, and would
 // break a lease that the caller holds on it.
 //

@@ -17,8 +17,8 @@ import (
 // otherwise. Positioned I/O does not use the file offset; Extents does.
 //
 // The flag O_DIRECT belongs to the open file description: a File that takes it
-// off for the unaligned part of a write takes it off for every descriptor that
-// was made from the same open by dup or fork.
+// off for the unaligned tail of a regular file takes it off for every descriptor
+// that was made from the same open by dup or fork.
 type File struct {
 	raw    syscall.RawConn
 	name   string
@@ -28,7 +28,7 @@ type File struct {
 	gone   [len(ladder)]atomic.Bool // rungs of the zeroing ladder that the kernel does not have here
 	zeros  func() []byte
 
-	mode   sync.RWMutex // a request holds it for reading; it is held for writing while O_DIRECT is off
+	mode   sync.RWMutex // a request holds it for reading; one for a part of a block holds it for writing
 	direct bool
 }
 

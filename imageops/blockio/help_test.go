@@ -2,6 +2,7 @@ package blockio
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"math/rand/v2"
 	"os"
@@ -69,13 +70,12 @@ func memfd(t testing.TB, content []byte) *File {
 	return file
 }
 
-// noise is n bytes, none of them zero.
+// noise is n random bytes.
 func noise(n int, seed uint64) []byte {
-	r := rand.New(rand.NewPCG(seed, 1))
+	var key [32]byte
+	binary.LittleEndian.PutUint64(key[:], seed)
 	b := make([]byte, n)
-	for i := range b {
-		b[i] = byte(1 + r.IntN(255))
-	}
+	_, _ = rand.NewChaCha8(key).Read(b) // never fails
 	return b
 }
 

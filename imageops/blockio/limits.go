@@ -5,7 +5,7 @@ import "golang.org/x/sys/unix"
 // Limits are what a descriptor asks of a request, in bytes. All are powers of two.
 type Limits struct {
 	Logical  int // smallest unit that can be written or zeroed without reading first
-	Physical int // unit in which storage is handed out: the file system's block, the device's sector
+	Physical int // unit in which storage is handed out, and at least a page
 	OffAlign int // alignment of offset and length under O_DIRECT
 	MemAlign int // alignment of memory under O_DIRECT
 }
@@ -23,12 +23,16 @@ type reported struct {
 	sector         int    // BLKSSZGET, the queue's logical_block_size
 	physical       int    // BLKPBSZGET, the queue's physical_block_size
 	block          int64  // st_blksize
+	page           int
 	device         bool
 }
 
 // limits chooses: the direct I/O alignment if the kernel told it, else the
 // queue's sector, else 4096. A file system may open O_DIRECT and report nothing
 // (tmpfs does), or report zero (it will not do direct I/O on this file).
+//
+// Physical is no less than a page: if a page were partly written through the
+// cache and partly zeroed behind it, one would undo the other.
 func (r reported) limits() Limits {
 	off := sane(int64(r.dioOff), int64(r.sector), fallback)
 	l := Limits{
@@ -40,7 +44,7 @@ func (r reported) limits() Limits {
 	if r.device {
 		l.Physical = sane(int64(r.physical), int64(r.sector), fallback)
 	}
-	l.Physical = max(l.Physical, l.Logical)
+	l.Physical = max(l.Physical, l.Logical, r.page)
 	return l
 }
 
@@ -56,7 +60,7 @@ func sane(n ...int64) int {
 
 // ask collects what the kernel says about the descriptor.
 func ask(fd int, st *unix.Stat_t) reported {
-	r := reported{block: int64(st.Blksize), device: st.Mode&unix.S_IFMT == unix.S_IFBLK}
+	r := reported{block: int64(st.Blksize), page: unix.Getpagesize(), device: st.Mode&unix.S_IFMT == unix.S_IFBLK}
 	var stx unix.Statx_t
 	err := unix.Statx(fd, "", unix.AT_EMPTY_PATH, unix.STATX_DIOALIGN, &stx)
 	if err == nil && stx.Mask&unix.STATX_DIOALIGN != 0 {

@@ -60,8 +60,10 @@ func TestRootLoopDevices(t *testing.T) {
 				if got, want := extents(t, file, 512, mib), []Extent{{512, mib, false}}; !reflect.DeepEqual(got, want) {
 					t.Errorf("extents %v, want %v", got, want)
 				}
-				if _, err := file.WriteAt(make([]byte, sector), 8*mib); !errors.Is(err, unix.ENOSPC) {
-					t.Errorf("write behind the end: %v, want %v", err, unix.ENOSPC)
+				for _, n := range []int{sector, 1, sector + 1} {
+					if _, err := file.WriteAt(make([]byte, n), 8*mib); !errors.Is(err, unix.ENOSPC) {
+						t.Errorf("write %d bytes behind the end: %v, want %v", n, err, unix.ENOSPC)
+					}
 				}
 				if err := file.Zero(8*mib-int64(sector), 2*int64(sector), ZeroKeep); !errors.Is(err, unix.EINVAL) {
 					t.Errorf("zero across the end: %v", err)
@@ -72,6 +74,49 @@ func TestRootLoopDevices(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Another way to the same storage, as a domain has one, leaves the page cache of
+// the device behind. Bytes next to an unaligned write must not come from there.
+func TestRootUnalignedWriteNextToAStaleCache(t *testing.T) {
+	testkit.Need(t, "root")
+	image := filepath.Join(t.TempDir(), "image")
+	if err := os.WriteFile(image, noise(mib, 1), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	device, other := blocktest.Attach(t, image, 512), blocktest.Attach(t, image, 512)
+	holder, err := os.Open(device)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer holder.Close()
+	if _, err := holder.ReadAt(make([]byte, mib), 0); err != nil {
+		t.Fatal(err)
+	}
+	now := noise(mib, 2)
+	domain, _ := open(t, other, true)
+	if _, err := domain.WriteAt(now, 0); err != nil {
+		t.Fatal(err)
+	}
+	file, f := open(t, device, true)
+	for _, r := range [][2]int{{0, 100}, {8192 + 17, 1000}, {mib - 30, 30}} {
+		p := noise(r[1], 3)
+		copy(now[r[0]:], p)
+		if _, err := file.WriteAt(p, int64(r[0])); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if !isDirect(t, f) {
+		t.Error("direct I/O is off afterwards")
+	}
+	if err := file.Sync(); err != nil {
+		t.Fatal(err)
+	}
+	got := make([]byte, mib)
+	if _, err := domain.ReadAt(got, 0); err != nil {
+		t.Fatal(err)
+	}
+	same(t, "storage", got, now)
 }
 
 func TestRootFileSystems(t *testing.T) {

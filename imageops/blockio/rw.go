@@ -77,9 +77,9 @@ func (f *File) pread(p []byte, off int64) (n int, err error) {
 }
 
 // WriteAt is io.WriterAt. Any offset, length and memory will do. Under O_DIRECT
-// the aligned part of the range is written directly; the bytes that stick out of
-// it go through the page cache, while no other request is in flight. They are on
-// the storage after Sync, like all others.
+// the aligned part of the range is written directly. The bytes that stick out of
+// it are written while no other request is in flight: to a regular file through
+// the page cache, to a device with the rest of their block, which is read first.
 //
 // A write past the end of a regular file makes it longer, as pwrite(2) does.
 func (f *File) WriteAt(p []byte, off int64) (int, error) {
@@ -91,7 +91,7 @@ func (f *File) WriteAt(p []byte, off int64) (int, error) {
 	for _, part := range [...]struct {
 		n     int64
 		write func([]byte, int64) (int, error)
-	}{{head, f.writeCached}, {body, f.writeStraight}, {tail, f.writeCached}} {
+	}{{head, f.writePartial}, {body, f.writeStraight}, {tail, f.writePartial}} {
 		if part.n == 0 {
 			continue
 		}
@@ -119,19 +119,50 @@ func (f *File) writeStraight(p []byte, off int64) (n int, err error) {
 	return n, err
 }
 
-// writeCached writes through the page cache, alone, with O_DIRECT off for the
-// moment. Direct requests that come later find the cache written back by the
-// kernel (open(2), O_DIRECT), and none is under way.
-func (f *File) writeCached(p []byte, off int64) (n int, err error) {
+// writePartial writes a part of a block, alone.
+func (f *File) writePartial(p []byte, off int64) (int, error) {
 	f.mode.Lock()
 	defer f.mode.Unlock()
-	if f.direct {
-		if err := f.setDirect(false); err != nil {
-			return 0, err
-		}
-		defer func() { err = errors.Join(err, f.setDirect(true)) }()
+	switch {
+	case !f.direct:
+		return f.pwrite(p, off)
+	case f.device:
+		return f.patch(p, off)
 	}
+	return f.writeCached(p, off)
+}
+
+// writeCached writes through the page cache with O_DIRECT off for the moment.
+// Direct requests that come later find the cache written back by the kernel
+// (open(2), O_DIRECT).
+func (f *File) writeCached(p []byte, off int64) (n int, err error) {
+	if err := f.setDirect(false); err != nil {
+		return 0, err
+	}
+	defer func() {
+		if derr := f.setDirect(true); derr != nil {
+			err = errors.Join(err, derr)
+		}
+	}()
 	return f.pwrite(p, off)
+}
+
+// patch reads the block of a device around p and writes it with p in it. The page
+// cache of a device is not asked: what a domain wrote has passed it by.
+func (f *File) patch(p []byte, off int64) (int, error) {
+	align := int64(f.lim.OffAlign)
+	start := down(off, align)
+	buf := alignedBytes(int(up(off+int64(len(p)), align)-start), max(f.lim.MemAlign, f.lim.OffAlign))
+	if _, err := f.pread(buf, start); err == io.EOF {
+		return 0, unix.ENOSPC // behind the end, where a write would say so
+	} else if err != nil {
+		return 0, err
+	}
+	copy(buf[off-start:], p)
+	if _, err := f.pwrite(buf, start); err != nil {
+		return 0, err
+	}
+	return len(p), nil
 }
 
 // pwrite writes all of p, or says why not.

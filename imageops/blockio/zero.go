@@ -59,13 +59,21 @@ func (f *File) zeroBlocks(off, n int64, how ZeroMode) error {
 		if !r.fits(f.device, how) || f.gone[i].Load() {
 			continue
 		}
-		err := f.control(func(fd int) error { return again(func() error { return r.zero(fd, off, n) }) })
+		err := f.climb(r, off, n)
 		if err == nil || !unsupported(err) {
 			return f.fail("zero", off, err)
 		}
 		f.gone[i].Store(true)
 	}
 	return f.writeZeros(off, n)
+}
+
+// climb tries one rung. Like a direct write it must not meet a part of a block
+// that is being put into its block.
+func (f *File) climb(r rung, off, n int64) error {
+	f.mode.RLock()
+	defer f.mode.RUnlock()
+	return f.control(func(fd int) error { return again(func() error { return r.zero(fd, off, n) }) })
 }
 
 func (f *File) writeZeros(off, n int64) error {

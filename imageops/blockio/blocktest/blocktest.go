@@ -29,7 +29,13 @@ func Loop(t testing.TB, size int64, sector int) (device string) {
 	if err := unix.Ftruncate(fd, size); err != nil {
 		t.Fatal(err)
 	}
-	image := fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), fd)
+	return Attach(t, fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), fd), sector)
+}
+
+// Attach is a new loop device on an existing file.
+func Attach(t testing.TB, image string, sector int) (device string) {
+	t.Helper()
+	testkit.Need(t, "root", "losetup")
 	device = run(t, "losetup", "--find", "--show", "--sector-size", strconv.Itoa(sector), image)
 	t.Cleanup(func() { run(t, "losetup", "--detach", device) })
 	return device
