@@ -3,6 +3,7 @@ package imageops
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"time"
 
 	"imgward/imageops/engine"
@@ -23,76 +24,102 @@ func Compare(ctx context.Context, a, b Source, o Options) (rep Report, err error
 	if o, err = o.filled(); err != nil {
 		return rep, err
 	}
-	enda := &endpoint{name: nameOf(a, "first"), r: a}
-	endb := &endpoint{name: nameOf(b, "second"), r: b}
-	for _, e := range []*endpoint{enda, endb} {
-		if e.r.(Source).Size() < 0 {
-			return rep, &OpError{Op: "compare", Name: e.name, Off: -1, Err: errNoSize}
-		}
+	c := &comparer{
+		a:     &endpoint{name: nameOf(a, "first"), r: a},
+		b:     &endpoint{name: nameOf(b, "second"), r: b},
+		size:  min(a.Size(), b.Size()),
+		chunk: o.ChunkSize,
+		rep:   &rep,
 	}
-	f, err := newFlow(ctx, o, 2*o.ChunkSize)
-	if err != nil {
+	if c.size < 0 {
+		return rep, &OpError{Op: "compare", Name: c.b.name, Off: -1, Err: fmt.Errorf("with %q: %w", c.a.name, errNoSize)}
+	}
+	if c.flow, err = newFlow(ctx, o, 2*o.ChunkSize); err != nil {
 		return rep, err
 	}
 	defer func() {
-		if cerr := f.close(); err == nil {
+		if cerr := c.flow.close(); err == nil {
 			err = cerr
 		}
 	}()
-	rep.Engine = f.eng.String()
-
-	size := min(a.Size(), b.Size())
-	meter := newMeter("compare", size, o.Progress)
-	var diff *MismatchError
-	differ := func(off, n int64) {
-		if diff == nil || off < diff.Off {
-			diff = &MismatchError{Name: endb.name, Other: enda.name, Off: off, Len: n}
-		}
-	}
-	var off int64
-	begin := func(c *chunk) bool {
-		n := min(int64(o.ChunkSize), size-off)
-		at, bufa, bufb := off, c.buf[:n], c.buf[o.ChunkSize:][:n]
-		off += n
-		halves := 0
-		half := func() {
-			rep.Read += n
-			if halves++; halves < 2 {
-				return
-			}
-			var first, run int64
-			f.do(c, &engine.Op{Kind: engine.Call, Do: func() error {
-				first, run = firstDifference(bufa, bufb)
-				return nil
-			}}, func() {
-				if run > 0 {
-					differ(at+first, run)
-					return
-				}
-				rep.Verified += n
-				meter.add(n)
-			})
-		}
-		f.do(c, &engine.Op{Kind: engine.Read, End: enda, Off: at, Buf: bufa}, half)
-		f.do(c, &engine.Op{Kind: engine.Read, End: endb, Off: at, Buf: bufb}, half)
-		return off < size && diff == nil
-	}
-	if size == 0 {
-		begin = nil
-	}
-	if err := f.run(begin); err != nil {
+	rep.Engine = c.flow.eng.String()
+	c.meter = newMeter("compare", c.size, o.Progress)
+	if err := c.run(); err != nil {
 		return rep, err
 	}
-	if diff == nil && !meter.full() {
-		return rep, errStuck
+	if more := max(a.Size(), b.Size()) - c.size; more > 0 {
+		c.differs(c.size, more)
 	}
-	if longer := max(a.Size(), b.Size()); diff == nil && longer > size {
-		differ(size, longer-size)
-	}
-	if diff != nil {
-		return rep, diff
+	if c.diff != nil {
+		return rep, c.diff
 	}
 	return rep, nil
+}
+
+// A comparer is one comparison. A chunk of its flow has room for both sides.
+type comparer struct {
+	flow  *flow
+	a, b  *endpoint
+	size  int64 // of the shorter one
+	chunk int
+	off   int64 // where the next chunk begins
+	diff  *MismatchError
+	meter *meter
+	rep   *Report
+}
+
+// run compares as much as both have, up to the first difference.
+func (c *comparer) run() error {
+	if c.size == 0 {
+		return c.flow.run(nil)
+	}
+	if err := c.flow.run(c.begin); err != nil {
+		return err
+	}
+	if c.diff == nil && !c.meter.full() {
+		return errStuck
+	}
+	return nil
+}
+
+func (c *comparer) begin(ch *chunk) (more bool) {
+	off, n := c.off, min(int64(c.chunk), c.size-c.off)
+	c.off += n
+	a, b := ch.buf[:n], ch.buf[c.chunk:][:n]
+	missing := 2
+	arrived := func() {
+		c.rep.Read += n
+		if missing--; missing == 0 {
+			c.look(ch, off, a, b)
+		}
+	}
+	c.flow.do(ch, &engine.Op{Kind: engine.Read, End: c.a, Off: off, Buf: a}, arrived)
+	c.flow.do(ch, &engine.Op{Kind: engine.Read, End: c.b, Off: off, Buf: b}, arrived)
+	return c.off < c.size && c.diff == nil
+}
+
+// look compares the bytes that both have at off.
+func (c *comparer) look(ch *chunk, off int64, a, b []byte) {
+	var first, run int64
+	c.flow.do(ch, &engine.Op{Kind: engine.Call, Do: func() error {
+		first, run = firstDifference(a, b)
+		return nil
+	}}, func() {
+		if run > 0 {
+			c.differs(off+first, run)
+			return
+		}
+		c.rep.Verified += int64(len(a))
+		c.meter.add(int64(len(a)))
+	})
+}
+
+// differs takes a difference down, if it is the first by offset. Chunks before
+// the one that showed it are all in flight or done.
+func (c *comparer) differs(off, n int64) {
+	if c.diff == nil || off < c.diff.Off {
+		c.diff = &MismatchError{Name: c.b.name, Other: c.a.name, Off: off, Len: n}
+	}
 }
 
 // firstDifference is the first run of sectors in which a and b, equally long,

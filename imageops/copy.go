@@ -74,7 +74,7 @@ type copier struct {
 	held  held
 	sums  *sums
 	meter *meter
-	run   Extent // zeros that wait for their neighbours
+	run   Extent // zeros that wait for more
 	rep   Report
 }
 
@@ -130,6 +130,7 @@ func (c *copier) close() error {
 func (c *copier) takeAway() error {
 	for _, p := range c.held.parts() {
 		if from := max(p.off, c.size); from < p.end() {
+			c.uncache(from, p.end()-from)
 			c.flow.do(nil, &engine.Op{Kind: engine.Read, End: c.dst, Off: from, Buf: p.buf[from-p.off:]}, nil)
 		}
 	}
@@ -190,18 +191,14 @@ func (c *copier) put(ch *chunk, ext []Extent) {
 	}
 }
 
-// zero makes e zero on the target, together with its neighbours as they come.
+// zero makes e zero on the target, together with what follows it as it comes.
 func (c *copier) zero(e Extent) {
 	if c.o.Fresh {
 		c.rep.Zeroed += e.Len
 		c.meter.add(e.Len)
 		return
 	}
-	switch {
-	case e.Off == c.run.End():
-	case e.End() == c.run.Off:
-		c.run.Off = e.Off
-	default:
+	if e.Off != c.run.End() {
 		c.flushZeros()
 		c.run.Off = e.Off
 	}

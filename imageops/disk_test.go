@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
-	"io"
 	"iter"
 	"math/rand/v2"
 	"sync"
@@ -238,5 +237,3 @@ func same(t testing.TB, what string, got, want []byte) {
 		t.Fatalf("%s: %d bytes, want %d", what, len(got), len(want))
 	}
 }
-
-var _ io.ReaderAt = (*disk)(nil)

@@ -3,7 +3,6 @@ package imageops
 import (
 	"errors"
 	"fmt"
-	"io"
 
 	"imgward/imageops/blockio"
 	"imgward/imageops/engine"
@@ -29,23 +28,19 @@ func (e *MismatchError) Error() string {
 	return fmt.Sprintf("%q differs from %q within the %d bytes at byte %d", e.Name, e.Other, e.Len, e.Off)
 }
 
-// opError is the error of an op that came back with one.
+// opError is the error of an op that came back with one. An endpoint that says
+// itself what and where is believed, and so is a call.
 func opError(op *engine.Op) error {
 	var known *OpError
-	if errors.As(op.Err, &known) {
+	end, ok := op.End.(*endpoint)
+	if !ok || errors.As(op.Err, &known) {
 		return op.Err
 	}
-	e := &OpError{Op: op.Kind.String(), Off: op.Off + int64(op.N), Err: op.Err}
-	switch end := op.End.(type) {
-	case *endpoint:
-		e.Name = end.name
-	case nil:
-		return op.Err // a call makes its own
-	}
+	off := op.Off + int64(op.N)
 	if op.Kind == engine.Sync {
-		e.Off = -1
+		off = -1
 	}
-	return e
+	return &OpError{Op: op.Kind.String(), Name: end.name, Off: off, Err: op.Err}
 }
 
 // nameOf is what x calls itself.
@@ -56,9 +51,7 @@ func nameOf(x any, otherwise string) string {
 	return otherwise
 }
 
-// unreadable stands in for io.ReaderAt on a target that cannot be read.
+// unreadable is the io.ReaderAt of a target that has none.
 type unreadable struct{}
 
 func (unreadable) ReadAt([]byte, int64) (int, error) { return 0, errors.ErrUnsupported }
-
-var _ io.ReaderAt = unreadable{}

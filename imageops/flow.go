@@ -100,6 +100,7 @@ func (f *flow) run(begin func(*chunk) (more bool)) error {
 		}
 		op, err := f.eng.Wait()
 		if err != nil {
+			f.fail(err)
 			return err
 		}
 		f.flying--
@@ -124,11 +125,8 @@ func (f *flow) with(begin func(*chunk) bool) bool {
 }
 
 // do starts an op that needs c (nil: no chunk) until it is back. then is called
-// after it has come back without an error. Once the flow has failed do does nothing.
+// after it has come back without an error. Once the flow has failed nothing is started.
 func (f *flow) do(c *chunk, op *engine.Op, then func()) {
-	if f.ctx.Err() != nil {
-		return
-	}
 	op.Tag = step{c, then}
 	if err := f.eng.Start(f.ctx, op); err != nil {
 		f.fail(err)

@@ -11,6 +11,9 @@ type part struct {
 
 func (p part) end() int64 { return p.off + int64(len(p.buf)) }
 
+// of is how many bytes of the part come from a source of size bytes.
+func (p part) of(size int64) int64 { return max(0, min(p.end(), size)-p.off) }
+
 // held is what is held back of a target: its head and its tail. With nothing
 // held back both are empty.
 type held struct {

@@ -12,9 +12,7 @@ func (c *copier) readBack() error {
 	if !c.o.Verify {
 		return nil
 	}
-	if err := c.uncache(0, c.size); err != nil {
-		return err
-	}
+	c.uncache(0, c.size)
 	meter := newMeter("verify", c.size, c.o.Progress)
 	p := &pass{
 		flow: c.flow, end: c.dst, size: c.size,
@@ -33,7 +31,7 @@ func (c *copier) readBack() error {
 		off := int64(i) * int64(c.o.ChunkSize)
 		return c.mismatch(off, min(int64(n)*int64(c.o.ChunkSize), c.size-off))
 	}
-	c.rep.Verified = c.size
+	c.rep.Verified = c.held.middle(Extent{Len: c.size}).Len
 	return nil
 }
 
@@ -42,7 +40,7 @@ func (c *copier) readBack() error {
 func (c *copier) giveBack() error {
 	for _, p := range c.held.parts() {
 		c.flow.do(nil, &engine.Op{Kind: engine.Write, End: c.dst, Off: p.off, Buf: p.buf}, func() {
-			c.rep.Written += max(0, min(p.end(), c.size)-p.off)
+			c.rep.Written += p.of(c.size)
 		})
 		if err := c.flow.run(nil); err != nil {
 			return err
@@ -55,9 +53,7 @@ func (c *copier) giveBack() error {
 		return nil
 	}
 	for _, p := range c.held.parts() {
-		if err := c.uncache(p.off, int64(len(p.buf))); err != nil {
-			return err
-		}
+		c.uncache(p.off, int64(len(p.buf)))
 		got := make([]byte, len(p.buf))
 		c.flow.do(nil, &engine.Op{Kind: engine.Read, End: c.dst, Off: p.off, Buf: got}, nil)
 		if err := c.flow.run(nil); err != nil {
@@ -67,16 +63,21 @@ func (c *copier) giveBack() error {
 			off, n := firstDifference(got, p.buf)
 			return c.mismatch(p.off+off, n)
 		}
+		c.rep.Verified += p.of(c.size)
 	}
 	return nil
 }
 
-func (c *copier) uncache(off, n int64) error {
+// uncache makes the target forget what it has cached, so that a read is one from
+// the storage. If it cannot, the flow fails.
+func (c *copier) uncache(off, n int64) {
 	u, ok := c.dst.dst.(Uncacher)
 	if !ok || n == 0 {
-		return nil
+		return
 	}
-	return u.Uncache(off, n)
+	if err := u.Uncache(off, n); err != nil {
+		c.flow.fail(err)
+	}
 }
 
 func (c *copier) mismatch(off, n int64) error {

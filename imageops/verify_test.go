@@ -34,7 +34,7 @@ func TestVerifyFindsWhatTheDiskLostOrChanged(t *testing.T) {
 					if m.Name != "disk" || m.Other != "image" || int64(bad) < m.Off || int64(bad) >= m.Off+m.Len || m.Len > testChunk {
 						t.Errorf("%v, want byte %d", err, bad)
 					}
-					if !rep.Touched || rep.Digest != nil || rep.Verified == int64(size) && !holdBack {
+					if !rep.Touched || rep.Digest != nil || rep.Verified == int64(size) {
 						t.Errorf("%+v", rep)
 					}
 				})
@@ -59,7 +59,7 @@ func TestVerifyReadsFromTheStorage(t *testing.T) {
 	if _, err := Copy(t.Context(), dst, &image{bytes: noise(size, 2)}, whole(t, Options{Verify: true, HoldBack: true})); err != nil {
 		t.Fatal(err)
 	}
-	want := [][2]int64{{0, size}, {size, more}, {0, heldBytes}}
+	want := [][2]int64{{size, more}, {0, size}, {size, more}, {0, heldBytes}}
 	if fmt.Sprint(dst.uncached) != fmt.Sprint(want) {
 		t.Errorf("uncached %v, want %v", dst.uncached, want)
 	}
@@ -68,12 +68,17 @@ func TestVerifyReadsFromTheStorage(t *testing.T) {
 // cached is a disk that cannot forget.
 type cached struct{ *disk }
 
-func (cached) Uncache(int64, int64) error { return errors.New("still cached") }
+var errCached = errors.New("still cached")
+
+func (cached) Uncache(int64, int64) error { return errCached }
 
 func TestVerifyFailsWhereTheCacheStays(t *testing.T) {
-	d := &disk{bytes: make([]byte, 1000)}
-	if _, err := Copy(t.Context(), cached{d}, &image{bytes: noise(1000, 1)}, whole(t, Options{Verify: true})); err == nil {
-		t.Error("no error")
+	for _, o := range []Options{{Verify: true}, {HoldBack: true}, {HoldBack: true, Verify: true}} {
+		d := &disk{bytes: noise(4<<20, 1)}
+		rep, err := Copy(t.Context(), cached{d}, &image{bytes: noise(1000, 1)}, whole(t, o))
+		if !errors.Is(err, errCached) || o.HoldBack && rep.Touched {
+			t.Errorf("%+v: %v, touched %v", o, err, rep.Touched)
+		}
 	}
 }
 
