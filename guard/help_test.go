@@ -19,9 +19,10 @@ var imageID = FileID(hostfs.Mkdev(8, 1), 100)
 // A machine is a host in memory. A new one is a quiet host: a root file system
 // on sda1, a process or two, and an image that nobody uses.
 type machine struct {
-	fs   *hostfs.Root
-	host *Host
-	dirs map[string][]string
+	fs     *hostfs.Root
+	host   *Host
+	dirs   map[string][]string
+	inodes []string // the directories that have numbers
 }
 
 func newMachine() *machine {
@@ -60,7 +61,19 @@ func (m *machine) list(name string) {
 func (m *machine) dir(name string) {
 	m.list(name)
 	m.fs.SetDir(name, m.dirs[name]...)
-	m.fs.SetStat(name, hostfs.Stat{Type: hostfs.Directory, Dev: hostfs.Mkdev(8, 1), Ino: 5})
+	m.fs.SetStat(name, hostfs.Stat{Type: hostfs.Directory, Dev: hostfs.Mkdev(8, 1), Ino: m.inode(name)})
+}
+
+// inode numbers directories: 5 is where the images are, and no two have the same.
+func (m *machine) inode(dir string) uint64 {
+	if dir == path.Dir(image) {
+		return 5
+	}
+	if i := slices.Index(m.inodes, dir); i >= 0 {
+		return uint64(1000 + i)
+	}
+	m.inodes = append(m.inodes, dir)
+	return uint64(1000 + len(m.inodes) - 1)
 }
 
 func (m *machine) file(name, content string) {

@@ -208,9 +208,19 @@ func TestSelf(t *testing.T) {
 		{"a program whose file is gone", func(m *machine) { m.fs.SetErr("/proc/self/exe", syscall.ENOENT) }, image, nil},
 		{"a program that cannot be looked at", func(m *machine) { m.fs.SetErr("/proc/self/exe", syscall.EACCES) },
 			image, []string{"blind.self unrelated the_running_program"}},
-		{"one of our records", func(m *machine) { m.image(marksPath+"/a", FileID(imageID.Dev, 200), "write", 0) },
-			marksPath + "/a", []string{"self.state same imgward"}},
-		{"a new file among our records", func(m *machine) { m.dir(marksPath) }, marksPath + "/b", []string{"self.state same imgward"}},
+		{"one of our records", func(m *machine) {
+			m.records()
+			m.image(marksPath+"/a", FileID(imageID.Dev, 200), "write", 0)
+		}, marksPath + "/a", []string{"self.state same imgward"}},
+		{"a new file among our records", func(m *machine) { m.records() }, marksPath + "/b", []string{"self.state same imgward"}},
+		{"one of our records under another name", func(m *machine) {
+			m.records()
+			m.dir("/mnt/state")
+			m.stat("/mnt/state", hostfs.Stat{Type: hostfs.Directory, Dev: hostfs.Mkdev(8, 1), Ino: m.inode(marksPath)})
+			m.image("/mnt/state/a", FileID(imageID.Dev, 200), "write", 0)
+		}, "/mnt/state/a", []string{"self.state same imgward"}},
+		{"records that cannot be looked at", func(m *machine) { m.fs.SetErr("/var/lib/imgward", syscall.EACCES) }, image, []string{
+			"blind.self unrelated /var/lib/imgward", "blind.self unrelated /var/lib/imgward/incomplete", "blind.self unrelated /var/lib/imgward/writes"}},
 		{"a directory whose name begins alike", func(m *machine) { m.image("/var/lib/imgward-images/a", FileID(imageID.Dev, 201), "write", 0) },
 			"/var/lib/imgward-images/a", nil},
 		{"a device", func(m *machine) { m.fs.SetErr("/proc/self/exe", syscall.EACCES) }, "/dev/sda", nil},
@@ -220,6 +230,13 @@ func TestSelf(t *testing.T) {
 			tt.build(m)
 			wantFound(t, m.collect(t, self{}, tt.target), tt.want...)
 		})
+	}
+}
+
+// records makes the directories of imgward's own records.
+func (m *machine) records() {
+	for _, dir := range []string{"/var/lib/imgward", marksPath, "/var/lib/imgward/writes"} {
+		m.dir(dir)
 	}
 }
 

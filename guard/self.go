@@ -5,7 +5,6 @@ import (
 	"errors"
 	"io/fs"
 	"path/filepath"
-	"strings"
 )
 
 // self keeps imgward from its own things: the program that is running and the
@@ -14,12 +13,25 @@ type self struct{}
 
 func (self) Name() string { return "self" }
 
-func (self) Reads() []string { return []string{"/proc/self/exe"} }
+func (self) Reads() []string {
+	return []string{"/proc/self/exe", "/var/lib/imgward", "/var/lib/imgward/incomplete", "/var/lib/imgward/writes"}
+}
 
 // Collect implements [Collector].
 func (self) Collect(_ context.Context, host *Host, t *Target, s *Sheet) {
-	if dir := host.State; dir != "" && (t.Real == dir || strings.HasPrefix(t.Real, filepath.Clean(dir)+"/")) {
-		s.Found(Finding{Code: SelfState, Relation: Same, Subject: "imgward", Key: "imgward", Detail: "keeps its own records there", Source: quote(dir)})
+	for _, dir := range []string{host.State, marksDir(host), filepath.Dir(countFile(host, ""))} {
+		st, err := host.FS.Stat(dir)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			s.Blind(dir, err)
+			continue
+		}
+		if above, err := host.FS.Stat(filepath.Dir(t.Real)); err == nil && above.Dev == st.Dev && above.Ino == st.Ino {
+			s.Found(Finding{Code: SelfState, Relation: Same, Subject: "imgward", Key: "imgward", Detail: "keeps its own records there", Source: quote(dir)})
+			break
+		}
 	}
 	if t.ID.Kind != KindFile {
 		return

@@ -479,7 +479,8 @@ func TestNoSpace(t *testing.T) {
 // Somebody without the right to look gets a refusal, never "free".
 func TestUnprivilegedIsRefused(t *testing.T) {
 	testkit.Need(t, "root", "setpriv")
-	dir, err := os.MkdirTemp("", "unpriv")
+	// Not in TMPDIR, which may be closed to others.
+	dir, err := os.MkdirTemp("/tmp", "unpriv")
 	if err != nil {
 		t.Fatal(err)
 	}
