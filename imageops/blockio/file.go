@@ -149,7 +149,12 @@ func (f *File) Truncate(size int64) error {
 // POSIX_FADV_DONTNEED), so that the next read comes from the storage. Pages that
 // were not written back stay: Sync first.
 func (f *File) Uncache(off, n int64) error {
-	err := f.control(func(fd int) error { return unix.Fadvise(fd, off, n, unix.FADV_DONTNEED) })
+	if n <= 0 {
+		return nil // to the kernel no length is all of the file
+	}
+	page := int64(unix.Getpagesize()) // the kernel keeps pages of which only a part is named
+	start := down(off, page)
+	err := f.control(func(fd int) error { return unix.Fadvise(fd, start, up(off+n, page)-start, unix.FADV_DONTNEED) })
 	return f.fail("uncache", off, err)
 }
 

@@ -119,6 +119,33 @@ func TestRootUnalignedWriteNextToAStaleCache(t *testing.T) {
 	same(t, "storage", got, now)
 }
 
+func TestRootUncacheDropsWholePages(t *testing.T) {
+	testkit.Need(t, "root")
+	image := filepath.Join(t.TempDir(), "image")
+	if err := os.WriteFile(image, noise(mib, 1), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cached, _ := open(t, blocktest.Attach(t, image, 512), false)
+	domain, _ := open(t, blocktest.Attach(t, image, 512), true)
+	for i, r := range [][2]int{{0, mib}, {4096 + 100, 50}, {20000, 8192}, {mib - 1, 1}} {
+		p, now := make([]byte, mib), noise(mib, uint64(i+2))
+		if _, err := cached.ReadAt(p, 0); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := domain.WriteAt(now, 0); err != nil {
+			t.Fatal(err)
+		}
+		if err := cached.Uncache(int64(r[0]), int64(r[1])); err != nil {
+			t.Fatal(err)
+		}
+		p = p[r[0] : r[0]+r[1]]
+		if _, err := cached.ReadAt(p, int64(r[0])); err != nil {
+			t.Fatal(err)
+		}
+		same(t, fmt.Sprintf("%d bytes at %d", r[1], r[0]), p, now[r[0]:r[0]+r[1]])
+	}
+}
+
 func TestRootFileSystems(t *testing.T) {
 	testkit.Need(t, "root")
 	for _, fs := range fileSystems {
