@@ -101,12 +101,13 @@ const lot = guts.MaxSIMD * guts.ChunkSize
 // subtree is the node over p, which stands at byte off of the input, a multiple
 // of the size of a chunk. It is not finalised: as the only one it is the root.
 func subtree(p []byte, off int64) guts.Node {
+	var near [lot]byte      // the SIMD code reads 1 KiB apart, which is slow from far memory
 	var stack [32][8]uint32 // complete subtrees, largest first, as the bits of i
 	depth := 0
 	for i, block := uint64(1), uint64(off)/guts.ChunkSize; ; i, block = i+1, block+guts.MaxSIMD {
-		n := min(len(p), lot)
-		node := compress(p[:n], block)
+		n := copy(near[:], p)
 		p = p[n:]
+		node := guts.CompressBuffer(&near, n, &guts.IV, block, 0)
 		if len(p) == 0 {
 			for ; depth > 0; depth-- {
 				node = guts.ParentNode(stack[depth-1], guts.ChainingValue(node), &guts.IV, 0)
@@ -121,13 +122,4 @@ func subtree(p []byte, off int64) guts.Node {
 		stack[depth] = cv
 		depth++
 	}
-}
-
-// compress is the node over up to a lot of bytes.
-func compress(p []byte, block uint64) guts.Node {
-	if len(p) == lot {
-		return guts.CompressBuffer((*[lot]byte)(p), lot, &guts.IV, block, 0)
-	}
-	var padded [lot]byte
-	return guts.CompressBuffer(&padded, copy(padded[:], p), &guts.IV, block, 0)
 }

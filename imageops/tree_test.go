@@ -142,7 +142,7 @@ func TestTreeDifference(t *testing.T) {
 }
 
 func BenchmarkSubtree(b *testing.B) {
-	for _, size := range []int{16 << 10, 256 << 10, 1 << 20, 4 << 20} {
+	for _, size := range []int{16 << 10, 2 << 20, 64 << 20} {
 		b.Run(fmt.Sprint(size), func(b *testing.B) {
 			p := noise(size, 1)
 			b.SetBytes(int64(size))
