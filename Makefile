@@ -5,7 +5,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help build install deps lint test fuzz bench demo clean
+.PHONY: help build install deps lint test test-xen xen-shell xen-bin fuzz bench demo clean
 
 # The file systems' programs are not on every user's path.
 export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
@@ -13,10 +13,11 @@ export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
 PREFIX ?= /usr/local
 FUZZTIME ?= 20s
 PKG ?= ./...
+CASE ?= *
 STATICCHECK := go run honnef.co/go/tools/cmd/staticcheck@v0.7.0
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-8s  %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-9s  %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 build: ## one static binary, bin/imgward
 	CGO_ENABLED=0 go build -trimpath -o bin/imgward ./cmd/imgward
@@ -35,6 +36,16 @@ lint: ## gofmt, go vet, staticcheck; golangci-lint where it is installed
 
 test: deps lint ## every test this machine can run; REQUIRE=all makes a skip a failure
 	@scripts/test $(PKG)
+
+test-xen: xen-bin ## cases on a real Xen under QEMU (as root; CASE=glob for some of them)
+	@BIN=$(CURDIR)/bin testdata/xen/run '$(CASE)'
+
+xen-shell: xen-bin ## a shell in that Xen's dom0
+	@BIN=$(CURDIR)/bin testdata/xen/boot "$$(testdata/xen/build)"
+
+xen-bin: build
+	@scripts/deps xen
+	CGO_ENABLED=0 go build -trimpath -o bin/only ./testdata/xen/only
 
 fuzz: ## each fuzz target for FUZZTIME (20s)
 	@for pkg in $$(go list $(PKG)); do \

@@ -1,0 +1,94 @@
+# shellcheck shell=bash
+# One domain in the states that it comes out of alive.
+
+setup() {
+	image golden golden.img
+	image web1 web1.img
+	domu web1 "$(file /srv/images/web1.img xvda)"
+}
+
+case_paused() {
+	xl pause web1
+	refuses web1 xen.vbd.connected loop.attached lease.refused -- overwrite golden.img web1.img
+	xl unpause web1
+	# Before its first instruction a domain has its disks, too.
+	image new new.img
+	config new "$(file /srv/images/new.img xvda)"
+	xl create -q -p /etc/xen/new.cfg
+	refuses new xen.vbd.connected loop.attached lease.refused -- overwrite golden.img new.img
+	destroy new
+}
+
+case_meant_for_another() {
+	refuses web1 domain.other -- overwrite --domain web2 golden.img web1.img
+	refuses web1 xen.vbd.connected -- overwrite --domain web1 golden.img web1.img
+}
+
+case_restored() {
+	xl save web1 /srv/web1.save
+	xl restore /srv/web1.save
+	refuses web1 xen.vbd.connected loop.attached lease.refused -- overwrite golden.img web1.img
+	beats web1 xvda=ok
+}
+
+# A disk is unplugged while looks go on: each look says yes or no, and the last
+# one that it is free.
+case_unplugged_meanwhile() {
+	local status=3
+	image data data.img
+	attach web1 /srv/images/data.img xvdb
+	imgward check -q data.img || status=$?
+	[ $status = 3 ]
+	xl block-detach web1 xvdb &
+	for _ in {1..60}; do
+		status=0
+		imgward check -q data.img || status=$?
+		echo "exit status $status"
+		[ $status = 3 ] || break
+	done
+	[ $status = 0 ]
+	wait
+	free data.img
+}
+
+# looks PID IMAGE: looks at the image while the process lives. Every look must
+# find it in use.
+looks() {
+	local answers=''
+	while kill -0 "$1" 2>/dev/null; do
+		imgward check -q "$2" || answers+=$?
+		answers+=' '
+	done
+	echo "exit statuses: $answers"
+	[ -n "$answers" ] && [ -z "${answers//3 /}" ]
+}
+
+# Migration to this very host. Debian's Xen cannot do that while a PV domain
+# runs; whatever comes of it, the image is in use all the time.
+case_migration() {
+	xl migrate -s 'sh -c "shift; exec \"\$@\"" sh' localhost web1 >/tmp/migration 2>&1 &
+	looks $! web1.img
+	cat /tmp/migration
+	xl list
+	beats web1 xvda=ok
+}
+
+# Between the two lives of a rebooting domain nothing holds its image.
+case_reboot() {
+	local before log
+	log=$(console web1)
+	before=$(wc -l <"$log")
+	xl reboot web1
+	says web1 'domu: ready' "$before" &
+	looks $! web1.img
+}
+
+# xl's process for the domain was killed, and then the domain was shut down:
+# nobody takes its disks away.
+case_toolstack_killed() {
+	pkill -9 -x xl
+	refuses web1 xen.vbd.connected loop.attached lease.refused -- overwrite golden.img web1.img
+	xl shutdown web1
+	wait_for 60 sh -c 'xl list web1 | grep -q -- ---s'
+	refuses web1 loop.attached lease.refused -- overwrite golden.img web1.img
+}

@@ -1,0 +1,212 @@
+# shellcheck shell=bash
+# What the cases are written in. Every helper prints what it does, because the
+# output of a case is shown when it fails.
+
+XEN_BIN=$(echo /usr/lib/xen-[0-9]*/bin)
+export PATH=/lab/bin:$PATH:$XEN_BIN
+DISK1=/dev/disk/by-id/virtio-disk1 # the volume group vg0
+export DISK2=/dev/disk/by-id/virtio-disk2 # empty
+
+# wait_for SECONDS COMMAND...: until it succeeds. The times are for a host that
+# has much else to do; an idle one needs a tenth.
+wait_for() {
+	local end=$((SECONDS + $1))
+	shift
+	until "$@" >/dev/null 2>&1; do
+		if [ $SECONDS -ge $end ]; then
+			echo "did not come true: $*"
+			return 1
+		fi
+		sleep 0.5
+	done
+}
+
+# no COMMAND...: it must fail
+no() { if "$@"; then echo "succeeded: $*"; return 1; fi; }
+
+start_xen() {
+	local m
+	for m in xen-evtchn xen-gntdev xen-gntalloc xen-privcmd xenfs xen-blkback loop; do modprobe "$m"; done
+	mount -t xenfs xenfs /proc/xen
+	mkdir -p /run/xenstored /run/xen /var/lib/xen /var/log/xen/console
+	"$XEN_BIN/${XENSTORED:-xenstored}" --pid-file /run/xen/xenstored.pid
+	wait_for 60 timeout 20 xenstore-read -s / || return 1
+	"$XEN_BIN/xen-init-dom0"
+	"$XEN_BIN/xenconsoled" --pid-file=/run/xen/xenconsoled.pid --log=guest --log-dir=/var/log/xen/console
+}
+
+# volume_group: makes vg0 where it is not there yet
+volume_group() {
+	[ -e /run/vg0 ] || {
+		vgcreate -qq vg0 "$DISK1"
+		touch /run/vg0
+	}
+}
+
+# take_down: the host as it was before the first case
+take_down() {
+	local id d
+	kill -CONT "$(cat /run/xen/xenstored.pid)"
+	xl list | awk 'NR > 1 && $2 > 0 { print $2 }' | while read -r id; do xl destroy "$id"; done
+	wait_for 10 no pgrep -x xl || killall -9 xl
+	xenstore-ls -f /local/domain/0/backend | sed -n 's|^\(/local/domain/0/backend/[a-z]*/[0-9]*\) .*|\1|p' | while read -r d; do xenstore-rm "$d"; done
+	killall -q -9 qemu-system-i386
+	awk '$2 ~ "^/(mnt|srv/)" { print $2 }' /proc/mounts | sort -r | while read -r d; do umount "$d"; done
+	[ ! -e /run/vg0 ] || lvremove -fqq vg0
+	losetup -D
+	rm -rf /srv/images /srv/*.save /etc/xen/*.cfg /var/lib/imgward
+	mkdir -p /srv/images
+}
+
+# image NAME FILE: a disk with NAME in the file generation of its file system.
+# FILE is a new file of 16 MiB, or a device of at least that. The file system
+# covers the first half; what a mounted one changes is not in the second.
+image() {
+	local dir
+	dir=$(mktemp -d)
+	echo "$1" >"$dir/generation"
+	[ -b "$2" ] || head -c 16M /dev/urandom >"$2"
+	mkfs.ext4 -q -F -d "$dir" "$2" 8M
+	rm -rf "$dir"
+}
+
+# volume NAME [IMAGE]: a logical volume of 16 MiB in vg0, empty or a disk (image)
+volume() {
+	volume_group
+	lvcreate -qq -Wn -L 16M -n "$1" vg0
+	[ -z "${2:-}" ] || image "$2" "/dev/vg0/$1"
+}
+
+# config NAME DISKS [WORDS]: a domain's configuration; WORDS go to domu-init.
+# DISKS is the value of disk=, each disk as xl-disk-configuration(5) has it.
+# TYPE is pv unless set.
+config() {
+	local kernel=vmlinux
+	[ "${TYPE:-pv}" = pv ] || kernel=vmlinuz
+	cat >"/etc/xen/$1.cfg" <<-CFG
+		name = "$1"
+		type = "${TYPE:-pv}"
+		kernel = "/boot/domu/$kernel"
+		ramdisk = "/boot/domu/initrd"
+		extra = "console=hvc0 quiet loglevel=1 mitigations=off nokaslr ${3:-}"
+		memory = 144
+		vcpus = 1
+		disk = [ $2 ]
+		on_poweroff = "${ON_POWEROFF:-destroy}"
+		on_crash = "${ON_CRASH:-destroy}"
+		on_reboot = "restart"
+	CFG
+}
+
+# file PATH DEV [MODE], phy PATH DEV [MODE], qdisk PATH DEV [FORMAT]: one disk
+file() { echo "'format=raw,vdev=$2,access=${3:-rw},target=$1'"; }
+phy() { echo "'phy:$1,$2,${3:-w}'"; }
+qdisk() { echo "'format=${3:-raw},backendtype=qdisk,vdev=$2,access=rw,target=$1'"; }
+
+# start NAME: creates a domain from its configuration and waits until it is ready
+start() {
+	rm -f "$(console "$1")"
+	killall -q -HUP xenconsoled
+	xl create -q "/etc/xen/$1.cfg"
+	says "$1" 'domu: ready'
+}
+# forget NAME: the configuration goes where Xen does not look
+forget() { mv "/etc/xen/$1.cfg" /root/; }
+recall() { mv "/root/$1.cfg" /etc/xen/; }
+# domu NAME DISKS [WORDS]: config and start
+domu() { config "$@" && start "$1"; }
+
+console() { echo "/var/log/xen/console/guest-$1.log"; }
+# says NAME REGEXP [FROM]: the domain's console shows it, now or soon, in line
+# FROM or later. It is followed, not polled: dom0 and the domain share a CPU.
+says() {
+	local log
+	log=$(console "$1")
+	wait_for 60 test -e "$log"
+	grep -qaE -m 1 "$2" < <(exec timeout 180 tail -n "+${3:-1}" -F "$log" 2>/dev/null) || {
+		echo "domain $1 did not say \"$2\":"
+		tail -n 5 "$log"
+		return 1
+	}
+}
+# beats NAME STATE: the domain goes on, and says STATE (xvda=ok) of its disk
+beats() { says "$1" "domu: beat .*$2" $(($(wc -l <"$(console "$1")") + 1)); }
+
+# attach NAME PATH DEV: plugs a disk into the running domain. Many at once make
+# Xen's scripts late, and libxl gives up on them.
+attach() { xl block-attach "$1" "format=raw,vdev=$3,access=rw,target=$2"; }
+
+# gone NAME: the domain is gone, and xl has taken away what was its
+gone() { wait_for 120 no xl domid "$1" && wait_for 60 no pgrep -f "xl create .*/$1.cfg"; }
+# stop NAME: shuts it down
+stop() { xl shutdown "$1" >/dev/null && gone "$1"; }
+destroy() { xl destroy "$1" && gone "$1"; }
+
+# keep TARGET, kept TARGET: what is on the target now, and whether that is still
+# so. FROM=8M leaves out the half where a domain's own file system is mounted.
+keep() { bytes "$1" >/tmp/kept; }
+kept() { bytes "$1" | cmp -s - /tmp/kept; }
+bytes() { dd if="$1" bs=1M iflag=skip_bytes skip="${FROM:-0}" status=none; }
+
+# harm TARGET COMMAND...: the plain tool succeeds and changes what is there
+harm() {
+	echo "harm: ${*:2}"
+	keep "$1"
+	"${@:2}"
+	sync "$1"
+	if kept "$1"; then echo "nothing was changed"; return 1; fi
+}
+
+# refuses WHO CODE... -- COMMAND OPERAND... TARGET: imgward refuses with exit
+# status 3 and at least these codes, writes nothing, and says that it is domain
+# WHO's (- for nobody's). Then the collectors that the codes belong to are asked
+# again, each alone.
+refuses() {
+	local who=$1 codes=() collectors=() code target status=0 said
+	shift
+	while [ "$1" != -- ]; do
+		codes+=("$1")
+		shift
+	done
+	shift
+	target=${*: -1}
+	echo "refuses: imgward $* (${codes[*]})"
+	keep "$target"
+	imgward --json "$@" >/tmp/verdict </dev/null || status=$?
+	[ $status = 3 ] || { echo "exit status $status"; cat /tmp/verdict; return 1; }
+	said=$(jq -r '.findings[] | select(.outcome == "refuses") | "\(.code) \(.domain // "-") \(.subject): \(.detail)"' /tmp/verdict)
+	echo "$said"
+	kept "$target" || { echo "$target was changed"; return 1; }
+	for code in "${codes[@]}"; do
+		grep -q "^$code " <<<"$said" || { echo "no $code"; return 1; }
+		case $code in
+		blind.*) collectors+=("${code#blind.}") ;;
+		loop.* | holder.*) collectors+=(holders) ;;
+		fd.*) collectors+=(procfd) ;;
+		mount.*) collectors+=(mounts) ;;
+		domain.* | source.*) ;; # about the command, not the target
+		*) collectors+=("${code%%.*}") ;;
+		esac
+	done
+	[ "$who" = - ] || grep -q "^[^ ]* $who " <<<"$said" || { echo "domain $who is not named"; return 1; }
+	[ ${#collectors[@]} -gt 0 ] || return 0
+	said=$(only "$target" "${collectors[@]}")
+	for code in "${codes[@]}"; do
+		case $code in domain.* | source.*) continue ;; esac
+		grep -qE "^[a-z]+ refuse (.* )?$code( |$)" <<<"$said" || { echo "no collector alone refuses with $code:"; echo "$said"; return 1; }
+	done
+}
+
+# free TARGET: imgward check finds nobody
+free() { echo "free: $*"; imgward check "$@"; }
+
+# works COMMAND...: imgward does it. The token of a target that exists is asked
+# for first, as a person does who means it.
+works() {
+	local target=${*: -1} token
+	echo "works: imgward $*"
+	token=$(imgward check --porcelain "$target" | cut -f 2)
+	imgward "$1" --confirm "$token" "${@:2}" </dev/null
+}
+
+unpriv() { setpriv --reuid alice --regid alice --clear-groups "$@"; }
