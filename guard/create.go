@@ -20,6 +20,12 @@ import (
 // writes. The file gets its name only when work is done and the name was judged
 // again, so a half-written file never bears it.
 func (g *Guard) Create(ctx context.Context, path string, work func(ctx context.Context, f *os.File) error) (err error) {
+	published := false
+	defer func() {
+		if err != nil && published {
+			err = &WrittenError{path, err}
+		}
+	}()
 	t, v, err := g.Check(ctx, path)
 	if err != nil {
 		return err
@@ -49,6 +55,7 @@ func (g *Guard) Create(ctx context.Context, path string, work func(ctx context.C
 	if err := n.publish(); err != nil {
 		return fmt.Errorf("create %s: %w", quote(path), err)
 	}
+	published = true
 	return nil
 }
 

@@ -29,6 +29,7 @@ type Mark struct {
 	Command  []string  `json:"command"`
 	Started  time.Time `json:"started"`
 	previous []byte    // a mark that this one stands in for
+	begun    bool      // previous is known, so that restore can undo what write did
 	file     string
 	count    string // the file that counts the writes
 	writes   uint64 // begun before this one
@@ -91,7 +92,7 @@ func (m *Mark) write() error {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	m.previous = previous
+	m.previous, m.begun = previous, true
 	text, err := json.MarshalIndent(m, "", "  ")
 	if err != nil {
 		return err
@@ -101,7 +102,7 @@ func (m *Mark) write() error {
 
 // remove takes the mark away after the target is whole.
 func (m *Mark) remove() error {
-	if err := os.Remove(m.file); err != nil {
+	if err := os.Remove(m.file); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	return syncDir(filepath.Dir(m.file))
@@ -109,6 +110,9 @@ func (m *Mark) remove() error {
 
 // restore undoes write, for a target that was not touched after all.
 func (m *Mark) restore() error {
+	if !m.begun {
+		return nil
+	}
 	if m.previous == nil {
 		return m.remove()
 	}

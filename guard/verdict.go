@@ -94,6 +94,11 @@ func (v Verdict) Writing() bool {
 	return slices.ContainsFunc(v.All(), func(f Finding) bool { return f.Code == SelfWriting || f.Code == LeaseTaken })
 }
 
+// Incomplete reports whether an earlier write to the target was not finished.
+func (v Verdict) Incomplete() bool {
+	return slices.ContainsFunc(v.All(), func(f Finding) bool { return f.Code == SelfIncomplete })
+}
+
 func (v Verdict) head() string {
 	if v.Decision == Proceed {
 		return "free to " + v.Operation.verb()

@@ -104,7 +104,7 @@ func (p *Permit) File() (*os.File, error) {
 		return p.file, nil
 	}
 	if err := p.mark.write(); err != nil {
-		return nil, fmt.Errorf("record the beginning of the write: %w", err)
+		return nil, fmt.Errorf("record the beginning of the write: %w", errors.Join(err, p.mark.restore()))
 	}
 	p.opened = true
 	setDirect(p.file)
@@ -140,14 +140,36 @@ func (e *IncompleteError) Error() string {
 
 func (e *IncompleteError) Unwrap() error { return e.Err }
 
+// A WrittenError says that the target, or a new file, is whole and what was to
+// follow failed.
+type WrittenError struct {
+	Path string
+	Err  error
+}
+
+func (e *WrittenError) Error() string {
+	return fmt.Sprintf("%s was written whole, and then: %v", quote(e.Path), e.Err)
+}
+
+func (e *WrittenError) Unwrap() error { return e.Err }
+
 // Write is the only door to a writable descriptor of an existing target. It
 // examines and judges, opens the very inode or device that was examined,
 // exclusively, takes the locks, examines and judges again with what is now held,
 // and calls work under a context that dies with the hold. It returns a
 // *RefusedError when the guard refuses (nothing was written), an
-// *IncompleteError when work began to write and did not finish, and otherwise
-// what work returned.
+// *IncompleteError when work began to write and did not finish, a *BrokenError or
+// *WrittenError when it did and something else is wrong, and otherwise, with
+// nothing written, what work returned.
 func (g *Guard) Write(ctx context.Context, path string, work func(ctx context.Context, p *Permit) error) (err error) {
+	var p *Permit
+	defer func() {
+		var incomplete *IncompleteError
+		var broken *BrokenError
+		if err != nil && p != nil && p.opened && !p.clean && !errors.As(err, &incomplete) && !errors.As(err, &broken) {
+			err = &WrittenError{path, err}
+		}
+	}()
 	t, err := Resolve(ctx, g.Host, path)
 	if err != nil {
 		return err
@@ -187,14 +209,14 @@ func (g *Guard) Write(ctx context.Context, path string, work func(ctx context.Co
 	if err := g.judge(t, second).Err(); err != nil {
 		return err
 	}
-	p := &Permit{host: g.Host, target: second.view, file: file}
+	p = &Permit{host: g.Host, target: second.view, file: file}
 	if p.mark, err = makeMark(ctx, g.Host, second.view, time.Now(), g.Command); err != nil {
 		return fmt.Errorf("record the beginning of the write: %w", err)
 	}
 	hold.watch(g.Host, t, g.Watchers)
 	err = p.finish(ctx, hold, work(hold.Context(), p))
 	var broken *BrokenError
-	if !p.opened && errors.As(err, &broken) {
+	if (!p.opened || p.clean) && errors.As(err, &broken) {
 		// Nothing was written, so this is one more reason to refuse.
 		second.Findings = append(second.Findings, broken.Finding)
 		return g.judge(t, second).Err()
@@ -215,16 +237,19 @@ func (p *Permit) finish(ctx context.Context, hold *Hold, err error) error {
 	if !p.opened {
 		return err
 	}
+	if p.clean {
+		return errors.Join(err, p.mark.restore())
+	}
 	if err != nil {
-		if p.clean {
-			return errors.Join(err, p.mark.restore())
-		}
 		return &IncompleteError{p.target.Path, err}
 	}
 	if err := p.mark.remove(); err != nil {
-		return fmt.Errorf("%s is whole, but the record that it is incomplete could not be removed: %w", quote(p.target.Path), err)
+		return fmt.Errorf("the record that it is incomplete could not be removed: %w", err)
 	}
-	now, err := Resolve(ctx, p.host, p.target.Path)
+	now, err := Resolve(context.WithoutCancel(ctx), p.host, p.target.Path)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("the name could not be looked at again: %w", err)
+	}
 	if err == nil {
 		defer now.Close()
 	}

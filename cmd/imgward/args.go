@@ -35,6 +35,9 @@ func order(argv []string, app *cli.App) ([]string, error) {
 			operands = append(operands, arg)
 			continue
 		}
+		if arg == "--help" || arg == "-h" {
+			return []string{argv[0], name, "--help"}, nil
+		}
 		options = append(options, arg)
 		flag, _, joined := strings.Cut(arg, "=")
 		known, takesValue := lookup(command, flag)
@@ -46,6 +49,10 @@ func order(argv []string, app *cli.App) ([]string, error) {
 				return nil, usagef("option %q needs a value", flag)
 			}
 			options = append(options, rest[i])
+		}
+		if takesValue && (joined && strings.HasSuffix(arg, "=") || !joined && rest[i] == "") {
+			// An unset variable of a shell must not take an assertion back.
+			return nil, usagef("the value of option %q is empty", flag)
 		}
 	}
 	return slices.Concat([]string{argv[0], name}, options, []string{"--"}, operands), nil

@@ -38,7 +38,7 @@ func (s *session) confirm(ctx context.Context, g *guard.Guard, t *guard.Target, 
 	if err != nil {
 		return "", err
 	}
-	if !s.con.terminal || s.json {
+	if !s.con.terminal || s.json || s.quiet {
 		return "", &confirmError{fmt.Sprintf("%s would be replaced, and nobody said that it may be", t), token}
 	}
 	name := v.Domain()

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io/fs"
 	"log/slog"
+	"path/filepath"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -41,6 +42,9 @@ func (u *ui) open(c *cli.Context, op guard.Operation) (*session, error) {
 	state := u.con.getenv("IMGWARD_STATE")
 	if state == "" {
 		state = "/var/lib/imgward"
+	}
+	if !filepath.IsAbs(state) {
+		return nil, usagef("IMGWARD_STATE %q is no absolute path", state)
 	}
 	level := slog.LevelWarn
 	if u.verbose {

@@ -352,6 +352,9 @@ func TestKilledOverwriteIsKnownAsIncomplete(t *testing.T) {
 	}
 	imgward(t, nil, "copy", image, filepath.Join(dir, "new.img")).want(t, exitRefused, "self.incomplete")
 	token = strings.Split(imgward(t, nil, "check", "--porcelain", image).want(t, exitOK).out, "\t")[1]
+	short := write(t, filepath.Join(dir, "short.img"), 4<<20, 3)
+	imgward(t, nil, "overwrite", short, image, "--confirm", token).want(t, exitFailed, "too short to make it whole", "nothing was written")
+	imgward(t, nil, "check", image).want(t, exitOK, "incomplete")
 	imgward(t, nil, "overwrite", golden, image, "--confirm", token).want(t, exitOK)
 	if s := imgward(t, nil, "check", image).want(t, exitOK); strings.Contains(s.out, "incomplete") {
 		t.Errorf("a repaired target is still called incomplete:\n%s", s.out)

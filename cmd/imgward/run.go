@@ -22,7 +22,7 @@ const (
 	exitOK         = 0   // done and durable
 	exitFailed     = 1   // failed, nothing was written
 	exitRefused    = 3   // in use or could not be judged, nothing was written
-	exitIncomplete = 4   // stopped after writing began
+	exitIncomplete = 4   // failed after writing began
 	exitMismatch   = 5   // what was read back or compared is not equal
 	exitConfirm    = 6   // confirmation is needed, nothing was written
 	exitUsage      = 64  // the command line
@@ -62,6 +62,8 @@ func run(argv []string, con *console) int {
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer signal.Stop(signals)
+	// A reader that is gone does not stop a write in the middle.
+	signal.Ignore(syscall.SIGPIPE)
 	go func() {
 		select {
 		case <-signals:
@@ -90,6 +92,7 @@ func exitStatus(err error) int {
 		digest     *digestError
 		incomplete *guard.IncompleteError
 		broken     *guard.BrokenError
+		written    *guard.WrittenError
 	)
 	switch {
 	case err == nil:
@@ -98,7 +101,7 @@ func exitStatus(err error) int {
 		return exitUsage
 	case errors.As(err, &mismatch), errors.As(err, &digest):
 		return exitMismatch
-	case errors.As(err, &incomplete), errors.As(err, &broken):
+	case errors.As(err, &incomplete), errors.As(err, &broken), errors.As(err, &written):
 		return exitIncomplete
 	case errors.As(err, &refused):
 		return exitRefused
@@ -112,7 +115,7 @@ func exitStatus(err error) int {
 
 // newApp lists the commands, in the order of the help.
 func newApp(u *ui) *cli.App {
-	return &cli.App{
+	app := &cli.App{
 		Name:                      "imgward",
 		Usage:                     "copy, clone and overwrite disk images, and never one that is in use",
 		Version:                   version,
@@ -132,6 +135,10 @@ func newApp(u *ui) *cli.App {
 			u.verifyCommand(),
 		},
 	}
+	for _, c := range app.Commands {
+		c.OnUsageError = app.OnUsageError // the library does not hand it down
+	}
+	return app
 }
 
 // version is what --version prints.

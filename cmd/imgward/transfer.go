@@ -130,6 +130,12 @@ func (t *transfer) replace(ctx context.Context, src *guard.Source, dst string, o
 	if err := t.fits(from.Size(), target); err != nil {
 		return nil, err
 	}
+	if from.Size() < target.Size && !t.resize && v.Incomplete() {
+		return nil, fmt.Errorf("%s is incomplete, and the source is too short to make it whole: it has %d bytes of %d", target, from.Size(), target.Size)
+	}
+	for _, f := range v.Overridden {
+		t.remark("overridden for %s: %s", printable(dst), printable(f.Subject+" "+f.Detail))
+	}
 	token, err := t.confirm(ctx, g, target, v, t.token, fmt.Sprintf("%s (%s)", printable(src.Target.Path), guard.Bytes(from.Size())))
 	if err != nil {
 		return nil, err
@@ -188,7 +194,7 @@ func (t *transfer) fill(ctx context.Context, o *outcome, f *os.File, src *guard.
 	}
 	if t.reflink {
 		if done, err := o.reflink(to, from); done || err != nil {
-			return true, errors.Join(err, src.Changed(ctx))
+			return true, errors.Join(err, t.shrink(o, to, from), src.Changed(ctx))
 		}
 	}
 	options := t.options
@@ -198,13 +204,16 @@ func (t *transfer) fill(ctx context.Context, o *outcome, f *os.File, src *guard.
 	if err != nil {
 		return touched, err
 	}
-	if t.resize && to.Size() > from.Size() {
-		if err := errors.Join(to.Truncate(from.Size()), to.Sync()); err != nil {
-			return true, err
-		}
-		o.report.Tail = 0
+	return touched, errors.Join(t.shrink(o, to, from), src.Changed(ctx))
+}
+
+// shrink cuts off what is behind the end of the source, if that was asked for.
+func (t *transfer) shrink(o *outcome, to, from *blockio.File) error {
+	if !t.resize || to.Size() <= from.Size() {
+		return nil
 	}
-	return touched, src.Changed(ctx)
+	o.report.Tail = 0
+	return errors.Join(to.Truncate(from.Size()), to.Sync())
 }
 
 func endpoints(src *guard.Source, f *os.File) (from, to *blockio.File, err error) {
