@@ -36,16 +36,7 @@ func (dm) Collect(ctx context.Context, host *Host, t *Target, s *Sheet) {
 		expect = 1
 	}
 	for i := range looks {
-		answer, err := host.FS.Ask(ctx, hostfs.DMStatus, number)
-		if err != nil {
-			s.Blind("the device-mapper count of "+number, err)
-			return
-		}
-		f, err := fields(answer)
-		var open int
-		if err == nil {
-			open, err = strconv.Atoi(f["open"])
-		}
+		open, err := mapperOpeners(ctx, host, t.ID)
 		if err != nil {
 			s.Blind("the device-mapper count of "+number, err)
 			return
@@ -70,4 +61,17 @@ func (dm) Collect(ctx context.Context, host *Host, t *Target, s *Sheet) {
 			return
 		}
 	}
+}
+
+// mapperOpeners gives device-mapper's count of openers of one of its devices.
+func mapperOpeners(ctx context.Context, host *Host, id ID) (int, error) {
+	answer, err := host.FS.Ask(ctx, hostfs.DMStatus, hostfs.FormatDev(id.Rdev))
+	if err != nil {
+		return 0, err
+	}
+	f, err := fields(answer)
+	if err != nil {
+		return 0, err
+	}
+	return strconv.Atoi(f["open"])
 }

@@ -4,12 +4,13 @@ import (
 	"cmp"
 	"context"
 	"slices"
+	"strings"
 )
 
 // holders reports every block device that stands on the target or shares its
 // bytes: loop devices, which is how Xen attaches image files and which hold them
-// without any process; device-mapper and md devices. It reads nothing itself:
-// the block layer was read for the look.
+// without any process; device-mapper and md devices. The block layer was read for
+// the look; only the openers of thin pools are asked for.
 //
 // Partitions are no users of their disk, and what uses a partition is found by
 // the other collectors through Relate.
@@ -17,10 +18,10 @@ type holders struct{}
 
 func (holders) Name() string { return "holders" }
 
-func (holders) Reads() []string { return stackReads }
+func (holders) Reads() []string { return append([]string{"dm-status"}, stackReads...) }
 
 // Collect implements [Collector].
-func (holders) Collect(_ context.Context, _ *Host, t *Target, s *Sheet) {
+func (holders) Collect(ctx context.Context, host *Host, t *Target, s *Sheet) {
 	devices := make([]*device, 0, len(t.stack.devices))
 	for _, d := range t.stack.devices {
 		devices = append(devices, d)
@@ -29,6 +30,9 @@ func (holders) Collect(_ context.Context, _ *Host, t *Target, s *Sheet) {
 	for _, d := range devices {
 		rel := t.Relate(d.id)
 		if rel != Above && rel != Beside || d.kind == "partition" {
+			continue
+		}
+		if rel == Beside && idlePool(ctx, host, d) {
 			continue
 		}
 		f := Finding{Relation: rel, Subject: d.label(), Key: d.name, Detail: "stands on it"}
@@ -55,6 +59,18 @@ func (holders) Collect(_ context.Context, _ *Host, t *Target, s *Sheet) {
 		s.Found(f)
 	}
 	s.Looked(len(devices), "block device")
+}
+
+// idlePool tells the mapping over a whole thin pool that LVM makes read-only for
+// each pool in use, for its name alone (lvmthin(7); lib/activate/dev_manager.c:
+// the layer "pool"). It has the bytes of every volume of the pool, so while nobody
+// has it open it must not stand against any of them.
+func idlePool(ctx context.Context, host *Host, d *device) bool {
+	if d.kind != "dm" || !strings.HasPrefix(d.uuid, "LVM-") || !strings.HasSuffix(d.uuid, "-pool") {
+		return false
+	}
+	open, err := mapperOpeners(ctx, host, d.id)
+	return err == nil && open == 0
 }
 
 // under names what a loop device stands on, by number.

@@ -209,3 +209,35 @@ func TestHolders(t *testing.T) {
 		t.Run(target, func(t *testing.T) { wantFound(t, m.collect(t, holders{}, target), want...) })
 	}
 }
+
+// The mapping that LVM keeps over a thin pool in use stands against none of the
+// pool's volumes, unless somebody has it open or that cannot be told. One that is
+// not LVM's does.
+func TestHoldersThinPool(t *testing.T) {
+	for name, tt := range map[string]struct {
+		change func(*machine)
+		want   []string
+	}{
+		"idle":       {func(*machine) {}, nil},
+		"open":       {func(m *machine) { m.opened("253:1", 1) }, []string{"holder.dm beside dm-1"}},
+		"no count":   {func(m *machine) { m.fs.SetAsk(hostfs.DMStatus, "253:1", "open=x", 0) }, []string{"holder.dm beside dm-1"}},
+		"not asked":  {func(m *machine) { m.fs.SetAsk(hostfs.DMStatus, "253:1", "", syscall.EACCES) }, []string{"holder.dm beside dm-1"}},
+		"not LVM's":  {func(m *machine) { m.file("/sys/block/dm-1/dm/uuid", "CRYPT-x-pool\n") }, []string{"holder.dm beside dm-1"}},
+		"not a pool": {func(m *machine) { m.file("/sys/block/dm-1/dm/uuid", "LVM-XoP81P0E3bOSLi2s-tpool\n") }, []string{"holder.dm beside dm-1"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := newMachine()
+			m.disk("sdb", "8:16")
+			m.mapper("dm-0", "253:0", "vg0-pool-tpool", "0 100 thin-pool 8:16 8:16 128 0 0\n", "sdb")
+			m.mapper("dm-1", "253:1", "vg0-pool", "0 100 linear 253:0 0\n", "dm-0")
+			m.file("/sys/block/dm-1/dm/uuid", "LVM-XoP81P0E3bOSLi2s-pool\n")
+			m.mapper("dm-2", "253:2", "vg0-thin", "0 50 thin 253:0 1\n", "dm-0")
+			m.mapper("dm-3", "253:3", "vg0-spare", "0 50 thin 253:0 2\n", "dm-0")
+			tt.change(m)
+			wantFound(t, m.collect(t, holders{}, "/dev/dm-2"), tt.want...)
+			if above := found(m.collect(t, holders{}, "/dev/dm-0")); len(above) != 3 {
+				t.Errorf("on the pool itself stand %q", above)
+			}
+		})
+	}
+}
