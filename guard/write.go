@@ -246,20 +246,24 @@ func (p *Permit) finish(ctx context.Context, hold *Hold, err error) error {
 	if err := p.mark.remove(); err != nil {
 		return fmt.Errorf("the record that it is incomplete could not be removed: %w", err)
 	}
+	return p.stillNamed(ctx)
+}
+
+// stillNamed resolves the target's name once more.
+func (p *Permit) stillNamed(ctx context.Context) error {
+	f := Finding{
+		Code: HoldRenamed, Relation: Same, Subject: "the name " + quote(p.target.Path),
+		Detail: "was changed meanwhile: what was written went to " + p.target.ID.String() + ", which has that name no more",
+	}
 	now, err := Resolve(context.WithoutCancel(ctx), p.host, p.target.Path)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("the name could not be looked at again: %w", err)
+	if err != nil {
+		f.Detail += ": " + err.Error()
+		return &BrokenError{f}
 	}
-	if err == nil {
-		defer now.Close()
+	if now.ID != p.target.ID {
+		return errors.Join(&BrokenError{f}, now.Close())
 	}
-	if err != nil || now.ID != p.target.ID {
-		return &BrokenError{Finding{
-			Code: HoldRenamed, Relation: Same, Subject: "the name " + quote(p.target.Path),
-			Detail: "was changed meanwhile: what was written went to " + p.target.ID.String() + ", which has that name no more",
-		}}
-	}
-	return nil
+	return now.Close()
 }
 
 // open gives a descriptor of the very inode or device that was resolved, without

@@ -93,7 +93,12 @@ func sum(t *testing.T, name string) [32]byte {
 func loop(t *testing.T, file string) string {
 	t.Helper()
 	dev := command(t, "losetup", "-f", "--show", file)
-	t.Cleanup(func() { _ = exec.Command("losetup", "-d", dev).Run() })
+	t.Cleanup(func() {
+		// The test may have detached it, and another may have it since.
+		if out, err := exec.Command("losetup", "-n", "-O", "BACK-FILE", dev).Output(); err == nil && strings.HasPrefix(string(out), file) {
+			_ = exec.Command("losetup", "-d", dev).Run()
+		}
+	})
 	return dev
 }
 

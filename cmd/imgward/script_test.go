@@ -34,7 +34,6 @@ func TestMain(m *testing.M) {
 //	again N imgward ARG...    the same, and then once more with the words behind
 //	                          "add: " in its hints appended, which must succeed
 //	same FILE FILE            demand equal contents
-//	attach FILE VAR           attach a loop device and put its name into VAR
 //	make N FILE               make a file of N bytes that repeat nowhere and in no other file
 //	damage FILE OFFSET        change one byte
 //	hassum FILE               demand that standard output has the first word of FILE
@@ -55,7 +54,6 @@ func TestScripts(t *testing.T) {
 			"status":   func(ts *testscript.TestScript, _ bool, args []string) { status(ts, args) },
 			"again":    again,
 			"same":     same,
-			"attach":   attach,
 			"make":     makeFile,
 			"damage":   damage,
 			"hassum":   hasSum,
@@ -122,14 +120,6 @@ func same(ts *testscript.TestScript, neg bool, args []string) {
 	if (a == b) == neg {
 		ts.Fatalf("%s and %s: equal is %v", args[0], args[1], a == b)
 	}
-}
-
-func attach(ts *testscript.TestScript, _ bool, args []string) {
-	out, err := exec.Command("losetup", "-f", "--show", ts.MkAbs(args[0])).Output()
-	ts.Check(err)
-	dev := strings.TrimSpace(string(out))
-	ts.Setenv(args[1], dev)
-	ts.Defer(func() { _ = exec.Command("losetup", "-d", dev).Run() })
 }
 
 // makeFile fills a file with bytes that depend on its name.
