@@ -1,13 +1,26 @@
 # shellcheck shell=bash
 # xenstored with much to say, or with nothing.
 
-# A thousand disks of other domains.
-case_thousand_nodes() {
-	local i b args=()
+setup() {
 	image web1 web1.img
 	image golden golden.img
 	image free free.img
-	for i in $(seq 1000 1999); do
+	volume web1 web1
+	domu web1 "$(file /srv/images/web1.img xvda), $(phy /dev/vg0/web1 xvdb)"
+}
+
+# The socket is not there: the kernel's device leads to the same daemon.
+case_no_socket() {
+	mv /run/xenstored/socket /run/xenstored/away
+	refuses web1 xen.vbd.connected loop.attached lease.refused -- overwrite golden.img web1.img
+	free free.img
+	mv /run/xenstored/away /run/xenstored/socket
+}
+
+# A thousand disks of other domains.
+case_thousand_nodes() {
+	local i b args=()
+	for i in {1000..1999}; do
 		b=/local/domain/0/backend/vbd/$i/51712
 		args+=("/local/domain/$i/name" "other$i" "$b/params" "/srv/other/$i.img" "$b/mode" w "$b/dev" xvda "$b/state" 4 "$b/physical-device" "7:$i")
 		[ ${#args[@]} -lt 1200 ] || {
@@ -15,49 +28,27 @@ case_thousand_nodes() {
 			args=()
 		}
 	done
-	domu web1 "$(file /srv/images/web1.img xvda)"
 	refuses web1 xen.vbd.connected loop.attached lease.refused -- overwrite golden.img web1.img
-	imgward check free.img | tee /tmp/said
+	free free.img
 	grep -q '100[0-9] domains' /tmp/said
-	for i in $(seq 1000 1999); do echo "/local/domain/$i" "/local/domain/0/backend/vbd/$i"; done | xargs -n 500 xenstore-rm
+	for i in {1000..1999}; do echo "/local/domain/$i" "/local/domain/0/backend/vbd/$i"; done | xargs -n 500 xenstore-rm
 }
 
 # A free image of a host whose xenstored does not answer is not known to be free.
 case_hung() {
-	image web1 web1.img
-	image golden golden.img
-	image free free.img
-	domu web1 "$(file /srv/images/web1.img xvda)"
 	kill -STOP "$(cat /run/xen/xenstored.pid)"
-	refuses - blind.xen xen.sysfs.vbd loop.attached lease.refused -- overwrite golden.img web1.img
-	refuses - blind.xen -- overwrite golden.img free.img
+	HUNG=1 refuses - blind.xen xen.sysfs.vbd loop.attached lease.refused -- overwrite golden.img web1.img
+	HUNG=1 refuses - blind.xen -- overwrite golden.img free.img
 	kill -CONT "$(cat /run/xen/xenstored.pid)"
 	refuses web1 xen.vbd.connected -- overwrite golden.img web1.img
 	free free.img
 }
 
-# The socket is not there: the kernel's device leads to the same daemon.
-case_no_socket() {
-	image web1 web1.img
-	image golden golden.img
-	image free free.img
-	domu web1 "$(file /srv/images/web1.img xvda)"
-	mv /run/xenstored/socket /run/xenstored/away
-	refuses web1 xen.vbd.connected loop.attached lease.refused -- overwrite golden.img web1.img
-	free free.img
-	mv /run/xenstored/away /run/xenstored/socket
-}
-
 # Nothing brings back a xenstored that died, so this case is the last one.
 case_dead() {
-	image web1 web1.img
-	image golden golden.img
-	image free free.img
-	volume db1 db1
-	domu web1 "$(file /srv/images/web1.img xvda), $(phy /dev/vg0/db1 xvdb)"
 	kill -9 "$(cat /run/xen/xenstored.pid)"
-	refuses - blind.xen xen.sysfs.vbd loop.attached lease.refused -- overwrite golden.img web1.img
-	refuses - blind.xen xen.sysfs.vbd dm.open -- overwrite golden.img /dev/vg0/db1
-	refuses - blind.xen -- overwrite golden.img free.img
+	HUNG=1 refuses - blind.xen xen.sysfs.vbd loop.attached lease.refused -- overwrite golden.img web1.img
+	HUNG=1 refuses - blind.xen xen.sysfs.vbd dm.open -- overwrite golden.img /dev/vg0/web1
+	HUNG=1 refuses - blind.xen -- overwrite golden.img free.img
 	beats web1 xvda=ok
 }
