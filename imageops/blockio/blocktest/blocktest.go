@@ -4,6 +4,7 @@
 package blocktest
 
 import (
+	"crypto/rand"
 	"fmt"
 	"os"
 	"os/exec"
@@ -21,7 +22,8 @@ import (
 func Loop(t testing.TB, size int64, sector int) (device string) {
 	t.Helper()
 	testkit.Need(t, "root", "losetup")
-	fd, err := unix.MemfdCreate("disk", unix.MFD_CLOEXEC)
+	// mkfs.btrfs takes two loop devices with files of the same name for one.
+	fd, err := unix.MemfdCreate("disk "+rand.Text(), unix.MFD_CLOEXEC)
 	if err != nil {
 		t.Fatal(err)
 	}
