@@ -91,12 +91,21 @@ func askReadOnly(name string) (string, error) {
 
 func askSize(name string) (string, error) {
 	return withOpen(name, BlockDevice, syscall.ENOTBLK, unix.O_RDONLY, func(fd int) (string, error) {
-		b := make([]byte, 8) // a u64
-		if err := ioctl(fd, unix.BLKGETSIZE64, b); err != nil {
+		size, err := deviceSize(fd)
+		if err != nil {
 			return "", err
 		}
-		return strconv.FormatUint(binary.NativeEndian.Uint64(b), 10), nil
+		return strconv.FormatInt(size, 10), nil
 	})
+}
+
+// deviceSize is the length in bytes of an open block device.
+func deviceSize(fd int) (int64, error) {
+	b := make([]byte, 8) // a u64
+	if err := ioctl(fd, unix.BLKGETSIZE64, b); err != nil {
+		return 0, err
+	}
+	return int64(binary.NativeEndian.Uint64(b)), nil
 }
 
 func askIdentity(name string) (string, error) {

@@ -20,6 +20,7 @@ const (
 	kindLink  kind = "link"
 	kindStat  kind = "stat"
 	kindAsk   kind = "ask"
+	kindData  kind = "data"
 )
 
 // A key says what is recorded of which name.
@@ -36,6 +37,10 @@ type entry struct {
 	text  string   // content, link target, answer
 	names []string // of a directory, sorted
 	stat  Stat
+	data  []piece // of a content; a later one holds where they overlap
+
+	broken bool // a content that can be opened, but not read
+	cut    bool // a content that ends with its last piece
 }
 
 // A member is a part of a capture that hostfs gives no meaning to.
@@ -190,6 +195,9 @@ func (c *record) isDir(name string) bool {
 // a link.
 func (c *record) isLeaf(name string) bool {
 	if _, ok := c.content(name); ok {
+		return true
+	}
+	if _, ok := c.entries[key{kind: kindData, name: name}]; ok {
 		return true
 	}
 	if _, ok := c.entries[key{kind: kindLink, name: name}]; ok {

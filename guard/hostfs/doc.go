@@ -11,7 +11,8 @@
 // cannot pass on evidence that was never there.
 //
 // A [Stat] is the identity of what a name leads to, a [Handle] holds exactly
-// that thing, and a [Question] is one of a closed list of things to ask of it.
+// that thing, a [Content] reads the bytes in it, and a [Question] is one of a
+// closed list of things to ask of it.
 //
 //	root := hostfs.Live()
 //	table, err := root.ReadFile("/proc/self/mountinfo")
@@ -27,6 +28,7 @@
 //	link  NAME TARGET
 //	dir   NAME ENTRY...
 //	bytes NAME "go quoted"
+//	data  NAME OFFSET "go quoted"
 //	err   NAME ERRNO
 //	ask   QUESTION NAME ERRNO | "go quoted answer"
 //
@@ -35,6 +37,12 @@
 // holds a blank, a control character or a leading quotation mark is quoted as a
 // Go string. An ERRNO is its name, such as EACCES. Empty lines, and lines that
 // start with #, say nothing. Other members are kept for [Root.Member].
+//
+// A member and a bytes line are what [Root.ReadFile] gives. What [Root.Content]
+// gives is in data lines, one for each piece, OFFSET decimal and in bytes. It is as
+// long as the stat of NAME says, or for a block device the answer to its size; the
+// bytes that no data line speaks of are zero, all of them where the one line says
+// "" at 0.
 //
 // Names are looked up as path_resolution(7) says: recorded links are followed,
 // in the middle of a path too, ELOOP after 40. These rules are added:

@@ -9,6 +9,12 @@ import (
 
 // put records e under k, and that the name no longer fails.
 func (r *Root) put(k key, e entry) {
+	r.change(k, func(entry) entry { return e })
+}
+
+// change records what edit makes of the entry under k, the zero one if there is
+// none, and that the name no longer fails.
+func (r *Root) change(k key, edit func(entry) entry) {
 	if k.name != "" && k.name[0] == '/' {
 		k.name = path.Clean(k.name)
 	}
@@ -17,7 +23,7 @@ func (r *Root) put(k key, e entry) {
 	if k.kind != kindErr {
 		delete(r.rec.entries, key{kind: kindErr, name: k.name})
 	}
-	r.rec.set(k, e)
+	r.rec.set(k, edit(r.rec.entries[k]))
 }
 
 // SetFile records the content of a file. Like the other Set methods it is for
@@ -46,6 +52,15 @@ func (r *Root) SetStat(name string, st Stat) {
 // SetAsk records the answer to a question: errno, or the text where that is 0.
 func (r *Root) SetAsk(q Question, name, answer string, errno syscall.Errno) {
 	r.put(key{kindAsk, q, name}, entry{text: answer, errno: errno})
+}
+
+// SetData records the bytes at an offset of a file's or a device's content, which
+// also needs a stat. They replace what was recorded there. Recorded as nothing, ""
+// at 0, the content is all zeros.
+func (r *Root) SetData(name string, off int64, text string) {
+	r.change(key{kind: kindData, name: name}, func(e entry) entry {
+		return entry{data: append(slices.Clip(e.data), piece{off, text})}
+	})
 }
 
 // SetErr records that every access of name, and of all below it, fails.
@@ -100,13 +115,18 @@ func (k key) String() string {
 	return string(k.kind) + " " + quote(k.name)
 }
 
-// Fail is a clone in which the one entry, named as Entries does, answers errno. An
-// entry that is not recorded changes nothing. Like Delete and Truncate it panics
-// on a live root.
+// Fail is a clone in which the one entry, named as Entries does, answers errno: of
+// data, EIO answers whoever reads it, any other errno whoever opens it. An entry
+// that is not recorded changes nothing. Like Delete and Truncate it panics on a
+// live root.
 func (r *Root) Fail(entry string, errno syscall.Errno) *Root {
 	clone := r.Clone()
 	if k, e, ok := clone.entry(entry); ok {
-		e.errno = errno
+		if k.kind == kindData && errno == syscall.EIO {
+			e.broken = true // a disk that fails can be opened
+		} else {
+			e.errno = errno
+		}
 		clone.rec.entries[k] = e
 	}
 	return clone
@@ -116,11 +136,16 @@ func (r *Root) Fail(entry string, errno syscall.Errno) *Root {
 func (r *Root) Delete(entry string) *Root { return r.Fail(entry, syscall.ENOENT) }
 
 // Truncate is a clone in which the one entry has lost the second half of its
-// text. It is false for an entry that has none to lose: no file's content and no
-// answer, or an empty one.
+// text; data ends there, whatever its length is said to be. It is false for an
+// entry that has none to lose: no content, data or answer, or an empty one.
 func (r *Root) Truncate(entry string) (*Root, bool) {
 	clone := r.Clone()
 	k, e, ok := clone.entry(entry)
+	if ok && k.kind == kindData {
+		half, cut := e.half()
+		clone.rec.entries[k] = half
+		return clone, cut && e.errno == 0
+	}
 	if !ok || k.kind == kindLink || e.text == "" || e.errno != 0 {
 		return clone, false
 	}

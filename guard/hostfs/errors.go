@@ -17,7 +17,7 @@ var ErrNotCaptured = errors.New("not captured")
 // [syscall.Errno], so that errors.Is(err, fs.ErrNotExist) and the like work, or
 // [ErrNotCaptured], or what ended the context of an [Root.Ask].
 type Error struct {
-	Op   string // "read", "readdir", "readlink", "stat", "open", "ask lease"
+	Op   string // "read", "readdir", "readlink", "stat", "open", "content", "ask lease"
 	Name string // as it was asked for
 	Err  error
 }

@@ -3,7 +3,9 @@ package hostfs
 import (
 	"fmt"
 	"io"
+	"math"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode"
@@ -96,7 +98,8 @@ func parseCapture(text string) (*record, error) {
 	return c, nil
 }
 
-// add records e, once: a name has one content and one entry of every other kind.
+// add records e, once: a name has one content and one entry of every other kind,
+// but for pieces of data that do not overlap.
 func (c *record) add(k key, e entry) error {
 	path := k.kind != kindAsk || strings.HasPrefix(k.name, "/")
 	if path && !isClean(k.name) {
@@ -105,6 +108,11 @@ func (c *record) add(k key, e entry) error {
 	_, twice := c.entries[k]
 	if k.kind == kindFile || k.kind == kindBytes {
 		_, twice = c.content(k.name)
+	}
+	if k.kind == kindData {
+		old := c.entries[k].data
+		twice = e.data[0].meets(old)
+		e.data = slices.Concat(old, e.data)
 	}
 	if twice {
 		return fmt.Errorf("%s: recorded twice", k)
@@ -159,6 +167,8 @@ func parseEntry(k kind, args []word) (e entry, err error) {
 	case kindStat:
 		e.stat, err = parseStat(args)
 		return e, err
+	case kindData:
+		return parseData(args)
 	case kindLink, kindBytes, kindErr, kindAsk:
 	default:
 		return e, fmt.Errorf("no such keyword")
@@ -192,6 +202,20 @@ func parseDir(args []word) (entry, error) {
 		names = append(names, a.text)
 	}
 	return entry{names: sorted(names)}, nil
+}
+
+func parseData(args []word) (entry, error) {
+	if len(args) != 2 {
+		return entry{}, fmt.Errorf("%d words after the name, not 2", len(args))
+	}
+	off, err := strconv.ParseInt(args[0].text, 10, 64)
+	if err != nil || off < 0 || off > math.MaxInt64-int64(len(args[1].text)) {
+		return entry{}, fmt.Errorf("%q: no offset in bytes", args[0].text)
+	}
+	if !args[1].quoted {
+		return entry{}, fmt.Errorf("%q: not quoted", args[1].text)
+	}
+	return entry{data: []piece{{off, args[1].text}}}, nil
 }
 
 func parseStat(args []word) (st Stat, err error) {

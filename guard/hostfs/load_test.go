@@ -39,6 +39,16 @@ func TestLoadRefuses(t *testing.T) {
 		{"bytes /x y", "not quoted"},
 		{`bytes /x "y`, "no end of the quotation"},
 		{`bytes /x "y"z`, "no blank after the quotation"},
+		{"data /x", "0 words after the name, not 2"},
+		{`data /x "y"`, "1 words after the name, not 2"},
+		{`data /x 0x10 "y"`, `"0x10": no offset in bytes`},
+		{`data /x -1 "y"`, `"-1": no offset in bytes`},
+		{`data /x 9223372036854775807 "y"`, "no offset in bytes"},
+		{"data /x 0 y", `"y": not quoted`},
+		{"data /x 5 \"567\"\ndata /x 7 \"789\"", "line 3: data /x: recorded twice"},
+		{"data /x 5 \"567\"\ndata /x 3 \"345\"", "line 3: data /x: recorded twice"},
+		{"data /x 5 \"567\"\ndata /x 0 \"0123456789\"", "line 3: data /x: recorded twice"},
+		{"data /x 0 \"\"\ndata /x 0 \"0\"", "line 3: data /x: recorded twice"},
 		{"err /x EGG", "no such errno"},
 		{`err /x "EIO"`, "no such errno"},
 		{"ask", `line 2: "ask": no name`},
@@ -87,6 +97,7 @@ func FuzzLoad(f *testing.F) {
 	f.Add(capture)
 	f.Add("-- manifest --\nlink / /\nlink /a ../../a/b\nstat /a/b l\ndir /")
 	f.Add("-- manifest --\nask lease \"a b\" \"\"\nerr / EIO\n-- / --\n")
+	f.Add("-- manifest --\nstat /a f size=9\ndata /a 3 \"345\"\ndata /a 6 \"6\"\nlink /b a\n")
 	f.Fuzz(func(t *testing.T, text string) {
 		r, err := hostfs.Load(strings.NewReader(text))
 		if err != nil {
@@ -118,6 +129,12 @@ func FuzzLoad(f *testing.F) {
 			r.Stat(name + "/x")
 			r.Open(name)
 			r.Ask(t.Context(), hostfs.Lease, name)
+			if c, err := r.Content(name); err == nil {
+				b := make([]byte, 10)
+				if n, err := c.ReadAt(b, max(0, c.Size()-5)); (n < len(b)) != (err != nil) {
+					t.Errorf("content of %s: %d bytes, %v", name, n, err)
+				}
+			}
 		}
 	})
 }

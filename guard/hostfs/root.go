@@ -20,7 +20,7 @@ func Live() *Root { return &Root{watch: func(op, name string) {}} }
 func New() *Root { return &Root{rec: newRecord(), watch: func(op, name string) {}} }
 
 // Record is a view of the same host that calls seen before each access, with
-// the operation ("read", "readdir", "readlink", "stat", "open", "ask lease" ...)
+// the operation ("read", "readdir", "readlink", "stat", "open", "content", "ask lease" ...)
 // and the name asked for. seen may be called by many goroutines at once.
 func (r *Root) Record(seen func(op, name string)) *Root {
 	outer := r.watch
