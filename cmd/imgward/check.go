@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -18,6 +17,9 @@ func (u *ui) checkCommand() *cli.Command {
 		Action: func(c *cli.Context) error {
 			if c.NArg() == 0 {
 				return usagef("check needs a target")
+			}
+			if c.Bool("porcelain") && c.Bool("json") {
+				return usagef("--porcelain and --json are two forms of the answer: choose one")
 			}
 			s, err := u.open(c, guard.Check)
 			if err != nil {
@@ -46,7 +48,6 @@ func (s *session) check(ctx context.Context, path string, porcelain bool) error 
 	if err != nil {
 		if porcelain {
 			s.result("error\t-\t%q\t-", path)
-			return err
 		}
 		s.fail(err, exitStatus(err))
 		return err
@@ -70,11 +71,12 @@ func (s *session) check(ctx context.Context, path string, porcelain bool) error 
 		s.result("%s\t%s\t%q\t%s", map[guard.Decision]string{guard.Proceed: "free", guard.Refuse: "busy"}[v.Decision],
 			orDash(token), path, orDash(strings.Join(codes, ",")))
 	case s.json:
-		s.object(verdictObject(v, token, exitStatus(refused)))
+		o := verdictObject(v, token, exitStatus(refused))
+		o.Holds = holds
+		s.object(o)
 	case !s.quiet:
-		if err := v.Explain(s.con.out); err != nil {
-			return fmt.Errorf("write to standard output: %w", err)
-		}
+		// A failure to write is remembered by the console and told at the end.
+		_ = v.Explain(s.con.out)
 		if holds != "" {
 			s.result("  holds   %s", printable(holds))
 		}

@@ -72,7 +72,10 @@ func run(argv []string, con *console) int {
 		}
 	}()
 
+	out := &checkedWriter{Writer: con.out}
+	con.out = out
 	u := &ui{con: con}
+	u.preset(argv)
 	app := newApp(u)
 	args, err := order(argv, app)
 	if err == nil {
@@ -80,7 +83,28 @@ func run(argv []string, con *console) int {
 	}
 	code := exitStatus(err)
 	u.fail(err, code)
+	if out.err != nil {
+		fmt.Fprintf(con.err, "imgward: %v\n", out.err)
+		if code == exitOK && !u.writes {
+			return exitFailed // the answer was all that was asked for
+		}
+	}
 	return code
+}
+
+// A checkedWriter remembers the first error, so that a result that nobody could
+// read does not pass for one that was printed.
+type checkedWriter struct {
+	io.Writer
+	err error
+}
+
+func (w *checkedWriter) Write(b []byte) (int, error) {
+	n, err := w.Writer.Write(b)
+	if w.err == nil {
+		w.err = err
+	}
+	return n, err
 }
 
 func exitStatus(err error) int {

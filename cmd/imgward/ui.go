@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/urfave/cli/v2"
 
@@ -49,6 +50,21 @@ func targeted(more ...cli.Flag) []cli.Flag {
 	return judged(append([]cli.Flag{
 		&cli.StringFlag{Name: "domain", Usage: "say that the target is a disk of domain `NAME`, and refuse anybody else's"},
 	}, more...)...)
+}
+
+// preset takes from a command line that may turn out to be malformed how that is
+// to be said.
+func (u *ui) preset(argv []string) {
+	for _, arg := range argv {
+		switch arg {
+		case "--":
+			return
+		case "--json":
+			u.json = true
+		case "-q", "--quiet":
+			u.quiet = true
+		}
+	}
 }
 
 func (u *ui) configure(c *cli.Context) {
@@ -160,6 +176,7 @@ type verdictJSON struct {
 	Token    string        `json:"token,omitempty"`
 	Findings []findingJSON `json:"findings"`
 	Looked   []string      `json:"looked"`
+	Holds    string        `json:"holds,omitempty"` // what is on the target, or why that and the token could not be read
 	Hints    []string      `json:"hints,omitempty"`
 	Exit     int           `json:"exit"`
 }
@@ -184,14 +201,14 @@ func verdictObject(v guard.Verdict, token string, code int) verdictJSON {
 	return o
 }
 
-// printable replaces control characters in an error's text, whose parts come
-// from many hands.
+// printable replaces what is no visible character in an error's text, whose
+// parts come from many hands: controls, and what changes the direction of text.
 func printable(s string) string {
 	return strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f || 0x80 <= r && r < 0xa0 {
-			return '?'
+		if unicode.IsPrint(r) {
+			return r
 		}
-		return r
+		return '?'
 	}, s)
 }
 
