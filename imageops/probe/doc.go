@@ -4,7 +4,9 @@
 // A Contents is the answer for one image. It has a Format (a container's magic
 // number), a Table with its Partitions, and a Signature: the mark that a file
 // system, a swap area or a volume manager leaves at a fixed place. An area is
-// the whole image or one partition of it; signatures are looked for in each.
+// the whole image or one partition of it; signatures are looked for in each. A
+// Reference is another file that the header of a container names as a part of the
+// image: the backing file of an overlay, the data of an image in several files.
 //
 // Everything that is read was written by somebody else, often by a guest. So
 // nothing here believes a length or an offset before it is compared with the
