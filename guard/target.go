@@ -59,6 +59,10 @@ type Target struct {
 	stack  *stack // as of the look that is going on
 	foot   []span
 	held   *held // what we hold of the target ourselves, from the second look on
+
+	// scan is what xenstore says during the look that is going on, for all
+	// collectors; read when the first one asks. Without a store it gives nil.
+	scan func() (*storeScan, error)
 }
 
 // A TypeError says that a path leads to something that is neither a regular
@@ -233,6 +237,12 @@ func (t *Target) look(ctx context.Context, host *Host, blind func(string, error)
 		blind("/sys/block", fmt.Errorf("device %s is not there", t.ID))
 	}
 	view.foot = view.stack.footprint(t.ID)
+	view.scan = sync.OnceValues(func() (*storeScan, error) {
+		if host.Store == nil {
+			return nil, host.StoreErr
+		}
+		return settledScan(ctx, host.Store)
+	})
 	return &view
 }
 

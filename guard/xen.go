@@ -9,8 +9,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync/atomic"
-	"time"
 
 	"imgward/guard/hostfs"
 )
@@ -38,12 +36,12 @@ func (xen) Reads() []string {
 }
 
 // Collect implements [Collector].
-func (xen) Collect(ctx context.Context, host *Host, t *Target, s *Sheet) {
-	x := &xenLook{ctx: ctx, host: host, t: t, s: s}
+func (xen) Collect(_ context.Context, host *Host, t *Target, s *Sheet) {
+	x := &xenLook{host: host, t: t, s: s}
 	var scan *storeScan
 	if host.Store == nil {
 		x.withoutStore()
-	} else if found, err := x.settledScan(); err != nil {
+	} else if found, err := t.scan(); err != nil {
 		s.Blind("xenstore", err)
 	} else {
 		scan = found
@@ -61,7 +59,6 @@ func (xen) Collect(ctx context.Context, host *Host, t *Target, s *Sheet) {
 }
 
 type xenLook struct {
-	ctx    context.Context
 	host   *Host
 	t      *Target
 	s      *Sheet
@@ -150,60 +147,6 @@ func parseHexDevice(s string) (ID, error) {
 		return ID{}, fmt.Errorf("%q is not a hexadecimal device number", s)
 	}
 	return BlockID(hostfs.Mkdev(uint32(ma), uint32(mi))), nil
-}
-
-// settledScan scans xenstore while watching the backend tree, and scans again
-// when something changed meanwhile. There are no transactions: xenstored is
-// single-threaded, and a transaction over a large host stops every domain start
-// for seconds.
-func (x *xenLook) settledScan() (*storeScan, error) {
-	ctx, stop := context.WithTimeoutCause(x.ctx, storeLimit, fmt.Errorf("no answer within %s", storeLimit))
-	defer stop()
-	scan, err := x.scanUntilQuiet(ctx)
-	if err != nil && ctx.Err() != nil {
-		err = context.Cause(ctx)
-	}
-	return scan, err
-}
-
-// storeLimit is what all questions to xenstore of one look may take together: a
-// daemon that was stopped makes its clients wait for ever.
-const storeLimit = 3 * time.Second
-
-func (x *xenLook) scanUntilQuiet(ctx context.Context) (*storeScan, error) {
-	self, err := ownDomid(ctx, x.host.Store)
-	if err != nil {
-		return nil, err
-	}
-	ctx, stop := context.WithCancel(ctx)
-	defer stop()
-	var events atomic.Int64
-	registered, ended := make(chan struct{}), make(chan error, 1)
-	go func() {
-		ended <- x.host.Store.Watch(ctx, "/local/domain/"+self+"/backend", func(string) {
-			if events.Add(1) == 1 {
-				close(registered)
-			}
-		})
-	}()
-	select {
-	case <-registered:
-	case err := <-ended:
-		return nil, fmt.Errorf("watch the backend tree: %w", err)
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
-	for range 3 {
-		before := events.Load()
-		scan, err := scanStore(ctx, x.host.Store, self)
-		if err != nil {
-			return nil, err
-		}
-		if events.Load() == before {
-			return scan, nil
-		}
-	}
-	return nil, errors.New("the backend tree changed during three scans; try again")
 }
 
 // judgeStore compares every node with the target.

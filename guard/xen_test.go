@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -474,6 +475,34 @@ func TestParseHexDevice(t *testing.T) {
 		got, err := parseHexDevice(s)
 		if got != want || (err != nil) != (want == ID{}) {
 			t.Errorf("%q: %v, %v, want %v", s, got, err, want)
+		}
+	}
+}
+
+// countingStore counts how often somebody begins to scan it.
+type countingStore struct {
+	Store
+	scans atomic.Int64
+}
+
+func (c *countingStore) Watch(ctx context.Context, p string, fire func(string)) error {
+	c.scans.Add(1)
+	return c.Store.Watch(ctx, p, fire)
+}
+
+// All collectors of a look share one scan of xenstore, and the next look makes
+// its own.
+func TestOneScanALook(t *testing.T) {
+	m := newMachine()
+	set(xenHost(t, m), vbd7, "params="+image, "mode=w", "state=4")
+	store := &countingStore{Store: m.host.Store}
+	m.host.Store = store
+	target := m.resolve(t, image)
+	for look := range int64(2) {
+		e := Examine(t.Context(), m.host, target, []Collector{xen{}, xen{}})
+		wantFound(t, e.Findings, "xen.vbd.connected same web01.7", "xen.vbd.connected same web01.7")
+		if n := store.scans.Load(); n != look+1 {
+			t.Errorf("%d scans in %d looks", n, look+1)
 		}
 	}
 }

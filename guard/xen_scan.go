@@ -1,0 +1,63 @@
+package guard
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+)
+
+// settledScan scans xenstore while watching the backend tree, and scans again
+// when something changed meanwhile. There are no transactions: xenstored is
+// single-threaded, and a transaction over a large host stops every domain start
+// for seconds.
+func settledScan(ctx context.Context, store Store) (*storeScan, error) {
+	ctx, stop := context.WithTimeoutCause(ctx, storeLimit, fmt.Errorf("no answer within %s", storeLimit))
+	defer stop()
+	scan, err := scanUntilQuiet(ctx, store)
+	if err != nil && ctx.Err() != nil {
+		err = context.Cause(ctx)
+	}
+	return scan, err
+}
+
+// storeLimit is what all questions to xenstore of one look may take together: a
+// daemon that was stopped makes its clients wait for ever.
+const storeLimit = 3 * time.Second
+
+func scanUntilQuiet(ctx context.Context, store Store) (*storeScan, error) {
+	self, err := ownDomid(ctx, store)
+	if err != nil {
+		return nil, err
+	}
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	var events atomic.Int64
+	registered, ended := make(chan struct{}), make(chan error, 1)
+	go func() {
+		ended <- store.Watch(ctx, "/local/domain/"+self+"/backend", func(string) {
+			if events.Add(1) == 1 {
+				close(registered)
+			}
+		})
+	}()
+	select {
+	case <-registered:
+	case err := <-ended:
+		return nil, fmt.Errorf("watch the backend tree: %w", err)
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	for range 3 {
+		before := events.Load()
+		scan, err := scanStore(ctx, store, self)
+		if err != nil {
+			return nil, err
+		}
+		if events.Load() == before {
+			return scan, nil
+		}
+	}
+	return nil, errors.New("the backend tree changed during three scans; try again")
+}
