@@ -30,6 +30,7 @@ const (
 	XenSysfs     Code = "xen.sysfs.vbd"
 	XenDisagree  Code = "xen.disagree"
 	XenForeign   Code = "xen.foreign"
+	XenSharedDir Code = "xen.shared.dir"
 
 	LoopAttached Code = "loop.attached"
 	LoopReadOnly Code = "loop.readonly"
@@ -108,6 +109,7 @@ var rules = []rule{
 	{XenSysfs, Never, Busy, false, false, `The kernel's own list of what the Xen block backend has open contains the target. It holds the device whatever xenstore says, until the backend is removed. Nothing overrides this.`},
 	{XenDisagree, Unsure, Unsure, true, false, `xenstore and the kernel's list of open Xen backends say different things about the same disk. Both are shown. Find out which one is right before anything is written.`},
 	{XenForeign, Note, Note, false, false, `Some disks are served by another domain (a driver domain). Paths and device numbers in their nodes belong to that domain's system and say nothing about this one's; they were not compared. If the driver domain has the same physical storage, check there as well.`},
+	{XenSharedDir, Busy, Note, true, false, `The target lies in a directory that a living domain has as a file system of its own (9pfs, virtiofs). The domain may read and write any file in there, this one included, and nothing tells which it has open. Shut the domain down, or override this finding by name when you know that it does not use the file.`},
 
 	{LoopAttached, Never, Busy, false, false, `A loop device stands on the target, for reading and writing. This is how Xen attaches image files: no process has them open. If no domain uses the loop device, detach it with "losetup -d".`},
 	{LoopReadOnly, Busy, Note, true, false, `A read-only loop device stands on the target, and whoever reads it would see the contents change. Detach it with "losetup -d", or override this finding by name.`},

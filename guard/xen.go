@@ -18,7 +18,8 @@ import (
 // the toolstack, and /sys/bus/xen-backend (Linux since 2.6.37), the kernel's list
 // of what its block backend has open. It compares device and inode numbers, and
 // also names: a path that a node names belongs to that node's domain even when
-// something else lies there now.
+// something else lies there now. A stub domain's disks are those of the domain
+// that it serves.
 //
 // It does not see a domain that is saved or about to be restarted, which has no
 // nodes, and it does not compare disks that another domain serves.
@@ -165,6 +166,7 @@ func (x *xenLook) judgeStore(scan *storeScan) {
 	for _, n := range scan.nodes {
 		x.judgeNode(scan, n)
 	}
+	x.judgeShares(scan)
 }
 
 // judgeNode compares one disk's node with the target, by numbers and by names.
@@ -261,7 +263,7 @@ func (x *xenLook) state(scan *storeScan, n node, inKernel bool) (code Code, deta
 	_, opened := n.get("physical-device")
 	failed := (hotplug == "error" || hotplug == "busy") && !opened
 	live := scan.lives(n.domid)
-	shut := fmt.Sprintf("shut down domain %s or detach %s", quote(n.domid), dev)
+	shut := fmt.Sprintf("shut down domain %s or detach %s", quote(scan.owner(n.domid)), dev)
 	switch {
 	case !live && inKernel:
 		return XenSysfs, "does not exist any more, and the kernel still has its disk " + dev + " open", "wait until the kernel has closed it"
@@ -319,7 +321,7 @@ func (x *xenLook) judgeKernel(scan *storeScan) {
 				if scan.hasDevice(k.nodename, k.id) {
 					continue // judged with its node, which says the same
 				}
-				f.Subject, f.Key, f.Domain = fmt.Sprintf("domain %s (%s)", quote(parts[2]), scan.name(parts[2])), scan.key(parts[2]), scan.domainName(parts[2])
+				f = x.about(scan, node{domid: parts[2]}, f)
 			}
 		}
 		x.s.Found(f)

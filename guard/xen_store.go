@@ -19,7 +19,9 @@ type storeScan struct {
 	self    string            // our own domid, in decimal
 	domains []string          // every domid in /local/domain
 	names   map[string]string // domid to name
+	targets map[string]string // domid of a stub domain to that of the domain that it serves
 	nodes   []node            // the disks that this domain serves
+	shares  []node            // the other devices with a path: directories that a domain has as a file system
 	foreign map[string]int    // backend domid to the number of disks that it serves instead
 	blind   []storeBlind
 }
@@ -43,7 +45,7 @@ type node struct {
 var pathKeys = []string{"params", "physical-device-path", "node", "active-disk", "hidden-disk"}
 
 // nodeKeys are all keys that are read of a disk.
-var nodeKeys = append([]string{"physical-device", "mode", "state", "online", "hotplug-status", "dev", "type", "backend"}, pathKeys...)
+var nodeKeys = append([]string{"path", "physical-device", "mode", "state", "online", "hotplug-status", "dev", "type", "backend"}, pathKeys...)
 
 // ownDomid asks for the domain that we are in: the relative path "domid"
 // resolves under our own home.
@@ -62,12 +64,14 @@ func ownDomid(ctx context.Context, s Store) (string, error) {
 // is for a store that cannot be asked; single paths that cannot be read are in
 // the scan.
 func scanStore(ctx context.Context, store Store, self string) (*storeScan, error) {
-	r := &storeReader{ctx: ctx, store: store, scan: &storeScan{self: self, names: map[string]string{}, foreign: map[string]int{}}}
+	r := &storeReader{ctx: ctx, store: store, scan: &storeScan{self: self, names: map[string]string{}, targets: map[string]string{}, foreign: map[string]int{}}}
 	r.scan.domains = r.list(domainsDir)
 	r.names()
 	r.backends()
 	r.toolstack()
-	slices.SortFunc(r.scan.nodes, func(a, b node) int { return cmp.Compare(a.path, b.path) })
+	for _, ns := range [][]node{r.scan.nodes, r.scan.shares} {
+		slices.SortFunc(ns, func(a, b node) int { return cmp.Compare(a.path, b.path) })
+	}
 	return r.scan, r.err
 }
 
@@ -133,13 +137,19 @@ func (r *storeReader) readAll(paths []string) map[string]string {
 	return out
 }
 
+// names reads what the domains are called, and which of them are stub domains
+// (xenstore-paths(7), /local/domain/$DOMID/target).
 func (r *storeReader) names() {
 	var paths []string
 	for _, d := range r.scan.domains {
-		paths = append(paths, "/local/domain/"+d+"/name")
+		paths = append(paths, "/local/domain/"+d+"/name", "/local/domain/"+d+"/target")
 	}
-	for p, name := range r.readAll(paths) {
-		r.scan.names[path.Base(path.Dir(p))] = name
+	for p, value := range r.readAll(paths) {
+		if domid := path.Base(path.Dir(p)); path.Base(p) == "name" {
+			r.scan.names[domid] = value
+		} else {
+			r.scan.targets[domid] = value
+		}
 	}
 }
 
@@ -157,11 +167,20 @@ func (r *storeReader) backends() {
 	}
 	for _, n := range r.nodesAt(r.children(r.children(r.children(homes))), "backend") {
 		be := strings.Split(n.path, "/")[3]
-		if be != r.scan.self {
+		switch {
+		case be == r.scan.self:
+			r.keep(n)
+		case n.isDisk():
 			r.scan.foreign[be]++
-			continue
 		}
+	}
+}
+
+func (r *storeReader) keep(n node) {
+	if n.isDisk() {
 		r.scan.nodes = append(r.scan.nodes, n)
+	} else {
+		r.scan.shares = append(r.scan.shares, n)
 	}
 }
 
@@ -180,11 +199,12 @@ func (r *storeReader) toolstack() {
 		if p := strings.Split(be, "/"); len(p) > 3 && p[1] == "local" && p[3] != r.scan.self {
 			continue // served by another domain
 		}
-		r.scan.nodes = append(r.scan.nodes, n)
+		r.keep(n)
 	}
 }
 
-// nodesAt reads the keys of the given directories and keeps those of disks.
+// nodesAt reads the keys of the given directories and keeps those of disks and
+// of what else has a path.
 func (r *storeReader) nodesAt(dirs []string, source string) []node {
 	var paths []string
 	for _, d := range dirs {
@@ -208,11 +228,17 @@ func (r *storeReader) nodesAt(dirs []string, source string) []node {
 		} else {
 			n.kind, n.domid = parts[len(parts)-3], parts[len(parts)-2]
 		}
-		if slices.ContainsFunc(append(pathKeys, "physical-device"), func(k string) bool { _, ok := n.keys[k]; return ok }) {
+		if _, shared := n.get("path"); shared || n.isDisk() {
 			out = append(out, n)
 		}
 	}
 	return out
+}
+
+// isDisk tells a disk from what else a domain can have.
+func (n node) isDisk() bool {
+	_, ok := n.get("physical-device")
+	return ok || slices.ContainsFunc(pathKeys, func(k string) bool { _, ok := n.get(k); return ok })
 }
 
 // lives reports whether the domain exists. When that cannot be told, it does.
@@ -221,7 +247,7 @@ func (s *storeScan) lives(domid string) bool {
 }
 
 func (s *storeScan) hasPath(p string) bool {
-	return slices.ContainsFunc(s.nodes, func(n node) bool { return n.path == p })
+	return slices.ContainsFunc(slices.Concat(s.nodes, s.shares), func(n node) bool { return n.path == p })
 }
 
 // hasDevice tells whether the node that the kernel calls nodename is there and
@@ -232,16 +258,32 @@ func (s *storeScan) hasDevice(nodename string, id ID) bool {
 	})
 }
 
-// name is the domain's name for a person, quoted where it must be.
-func (s *storeScan) name(domid string) string {
-	if n := s.names[domid]; n != "" {
-		return quote(n)
+// owner is the domain that a disk belongs to: a stub domain's disks are those of
+// the domain that it serves.
+func (s *storeScan) owner(domid string) string {
+	if target, ok := s.targets[domid]; ok {
+		return target
 	}
-	return "no name"
+	return domid
 }
 
-// domainName is the name as it stands in xenstore.
-func (s *storeScan) domainName(domid string) string { return s.names[domid] }
+// name is the domain's name for a person, quoted where it must be.
+func (s *storeScan) name(domid string) string {
+	owner := s.owner(domid)
+	n := s.names[owner]
+	switch {
+	case owner == domid && n != "":
+		return quote(n)
+	case owner == domid:
+		return "no name"
+	case n != "":
+		return "stub domain of " + quote(n)
+	}
+	return "stub domain of domain " + quote(owner)
+}
+
+// domainName is the name of the disk's owner as it stands in xenstore.
+func (s *storeScan) domainName(domid string) string { return s.names[s.owner(domid)] }
 
 // key names the domain in an override: two may have one name.
 func (s *storeScan) key(domid string) string {

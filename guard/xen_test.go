@@ -165,6 +165,15 @@ func TestDomains(t *testing.T) {
 			set(h.Server, vbd7, "params=/srv/x", "hidden-disk="+image, "mode=w", "state=4")
 			h.backend("7", "51712", "fd:9")
 		}, image, []string{"xen.vbd.connected same web01.7"}},
+		{"a COLO disk, while it is active", func(h host) {
+			set(h.Server, vbd7, "params=/srv/x", "active-disk="+image, "mode=w", "state=4")
+			h.backend("7", "51712", "fd:9")
+		}, image, []string{"xen.vbd.connected same web01.7"}},
+		{"a stub domain's view of a disk", func(h host) {
+			set(h.Server, "/local/domain/9", "name=web01-dm", "target=7")
+			set(h.Server, "/local/domain/0/backend/vbd/9/51712", "params=/dev/vg0/a", "physical-device=fd:0", "mode=w", "state=4")
+			h.backend("9", "51712", "fd:0")
+		}, "/dev/dm-0", []string{"xen.vbd.connected same web01-dm.9"}},
 		{"a domain in this very system", func(h host) {
 			set(h.Server, "/local/domain/0/backend/vbd/0/51712", "params="+image, "physical-device=7:3", "mode=w", "state=4")
 			h.backend("0", "51712", "7:3")
@@ -504,5 +513,89 @@ func TestOneScanALook(t *testing.T) {
 		if n := store.scans.Load(); n != look+1 {
 			t.Errorf("%d scans in %d looks", n, look+1)
 		}
+	}
+}
+
+// What a stub domain has open belongs to the domain that it serves, whose name
+// --domain is about.
+func TestStubDomain(t *testing.T) {
+	for _, tt := range []struct{ target, subject, domain string }{
+		{"7", "domain 9 (stub domain of web01)", "web01"},
+		{"8", "domain 9 (stub domain of domain 8)", ""},
+		{"8\x1b", `domain 9 (stub domain of domain "8\x1b")`, ""},
+	} {
+		m := newMachine()
+		s := xenHost(t, m)
+		set(s, "/local/domain/9", "name=web01-dm", "target="+tt.target)
+		set(s, "/local/domain/0/backend/qdisk/9/51712", "params=aio:"+image, "mode=w", "state=4")
+		fs := m.collect(t, xen{}, image)
+		wantFound(t, fs, "xen.vbd.connected same web01-dm.9")
+		if fs[0].Subject != tt.subject || fs[0].Domain != tt.domain {
+			t.Errorf("%q: %q of %q", tt.target, fs[0].Subject, fs[0].Domain)
+		}
+	}
+}
+
+// A file in a directory that a living domain has as a file system is the
+// domain's too, by whatever path one comes to it; a file beside it is not.
+func TestSharedDirectories(t *testing.T) {
+	const share = "/local/domain/0/backend/9pfs/7/0"
+	const found = "xen.shared.dir same web01.7"
+	for _, tt := range []struct {
+		name   string
+		build  func(m *machine, s *xenstoretest.Server)
+		target string
+		want   []string
+	}{
+		{"in it", func(m *machine, s *xenstoretest.Server) { set(s, share, "path=/srv/images", "state=4") }, image, []string{found}},
+		{"below it", func(m *machine, s *xenstoretest.Server) { set(s, share, "path=/srv", "state=4") }, image, []string{found}},
+		{"with an end of line", func(m *machine, s *xenstoretest.Server) { set(s, share, "path=/srv/images\n") }, image, []string{found}},
+		{"the root", func(m *machine, s *xenstoretest.Server) { set(s, share, "path=/") }, image, []string{found}},
+		{"through a link", func(m *machine, s *xenstoretest.Server) {
+			m.link("/exports", "srv/images")
+			set(s, "/local/domain/0/backend/xen_9pfs/7/0", "path=/exports")
+		}, image, []string{found}},
+		{"another mount of the directory", func(m *machine, s *xenstoretest.Server) {
+			m.stat("/mnt/images", hostfs.Stat{Type: hostfs.Directory, Dev: hostfs.Mkdev(8, 1), Ino: 5})
+			set(s, share, "path=/mnt/images")
+		}, image, []string{found}},
+		{"the toolstack's copy alone", func(m *machine, s *xenstoretest.Server) {
+			set(s, "/libxl/7/device/9pfs/0", "path=/srv/images", "backend="+share)
+		}, image, []string{found}},
+		{"the toolstack's copy beside its original", func(m *machine, s *xenstoretest.Server) {
+			set(s, share, "path=/srv/images")
+			set(s, "/libxl/7/device/9pfs/0", "path=/srv/images", "backend="+share)
+		}, image, []string{found}},
+		{"beside it", func(m *machine, s *xenstoretest.Server) {
+			m.dir("/srv/images2")
+			set(s, share, "path=/srv/images2")
+		}, image, nil},
+		{"gone", func(m *machine, s *xenstoretest.Server) { set(s, share, "path=/srv/gone") }, image, nil},
+		{"no directory", func(m *machine, s *xenstoretest.Server) {
+			m.stat("/run/console.sock", hostfs.Stat{Type: hostfs.Socket})
+			set(s, "/local/domain/0/backend/console/7/1", "path=/run/console.sock")
+		}, image, nil},
+		{"of a domain that is gone", func(m *machine, s *xenstoretest.Server) {
+			set(s, "/local/domain/0/backend/9pfs/8/0", "path=/srv/images")
+		}, image, nil},
+		{"of a driver domain", func(m *machine, s *xenstoretest.Server) {
+			set(s, "/local/domain/5/backend/9pfs/7/0", "path=/srv/images")
+		}, image, nil},
+		{"a device in it", func(m *machine, s *xenstoretest.Server) { set(s, share, "path=/dev") }, "/dev/sda", nil},
+		{"a new file", func(m *machine, s *xenstoretest.Server) { set(s, share, "path=/srv/images") }, "/srv/images/new.img", nil},
+		{"cannot be looked at", func(m *machine, s *xenstoretest.Server) {
+			m.fs.SetErr("/far", syscall.EACCES)
+			set(s, share, "path=/far")
+		}, image, []string{"blind.xen unrelated /far"}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			m := newMachine()
+			for _, d := range []string{"/srv", "/"} {
+				m.fs.SetStat(d, hostfs.Stat{Type: hostfs.Directory, Dev: hostfs.Mkdev(8, 1), Ino: m.inode(d)})
+			}
+			s := xenHost(t, m)
+			tt.build(m, s)
+			wantFound(t, m.collect(t, xen{}, tt.target), tt.want...)
+		})
 	}
 }
