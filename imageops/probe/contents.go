@@ -36,6 +36,23 @@ type Signature struct {
 	Type  string // as blkid(8) names it, but "LUKS" and "zfs" for short; "" is none
 	Label string // untrusted text, at most 256 bytes, perhaps not UTF-8
 	UUID  string // letters, digits and dashes only, spelled as blkid does
+
+	// Dirty says that whoever used the area last did not finish, or may not
+	// have: "was not cleanly unmounted (needs_recovery)". It completes a sentence
+	// whose subject is the area. Where it is empty the bytes look finished, or the
+	// type leaves no mark: a mounted btrfs usually shows none, LUKS never does.
+	Dirty string
+}
+
+// Member reports whether the area is a part of something that a machine puts
+// together of areas: a volume group, an array, a pool, a mirror over the network.
+// Whether that is running, or where, the bytes do not tell.
+func (s Signature) Member() bool {
+	switch s.Type {
+	case "linux_raid_member", "LVM2_member", "zfs", "bcache", "drbd", "ceph_bluestore", "jbd":
+		return true
+	}
+	return false
 }
 
 // A PartError names a part of the image that could not be looked at.

@@ -97,6 +97,9 @@ func (s Signature) long(size int64) string {
 	if s.UUID != "" {
 		line += "  uuid " + s.UUID
 	}
+	if s.Dirty != "" {
+		line += "  " + s.Dirty
+	}
 	return line
 }
 

@@ -17,8 +17,8 @@ const (
 
 // Look says what is in the image of size bytes behind r. It reads the first and
 // last MiB of the image, the tables, and less than a MiB of each of at most 128
-// partitions, in blocks of 64 KiB at multiples of 64 KiB; the last block may
-// reach past the end. It keeps no reference to r.
+// partitions, 5 MiB of one with XFS, in blocks of 64 KiB at multiples of 64 KiB;
+// the last block may reach past the end. It keeps no reference to r.
 //
 // The error joins a *PartError for each part that could not be read or
 // understood. Contents holds the rest, so that "nothing found" can only be

@@ -2,26 +2,48 @@ package probe
 
 import (
 	"bytes"
+	"encoding/binary"
+	"math"
 	"strconv"
 )
 
 // Linux software RAID: include/uapi/linux/raid/md_p.h. Version 1 superblocks
 // lie at the start (1.1), 4 KiB behind it (1.2), or in the last 8 KiB on a 4 KiB
 // boundary (1.0); version 0.90 in the last whole 64 KiB but one, in the byte
-// order of the machine that made it.
+// order of the machine that made it. An array that is being written to, or is
+// not in sync, says so in each member.
 func raid(a *area) Signature {
 	sectors := a.size / 512
 	for _, sector := range []int64{0, 8, (sectors - 16) &^ 7} {
 		b := a.at(sector*512, 256)
 		if b != nil && le.Uint32(b) == 0xa92b4efc && le.Uint32(b[4:]) == 1 && int64(le.Uint64(b[144:])) == sector {
-			return Signature{Type: "linux_raid_member", UUID: uuid(b[16:32]), Label: text(b[32:64])}
+			s := Signature{Type: "linux_raid_member", UUID: uuid(b[16:32]), Label: text(b[32:64])}
+			if le.Uint64(b[208:]) != math.MaxUint64 {
+				s.Dirty = stopped("resync_offset")
+			}
+			return s
 		}
 	}
-	b := a.at((sectors&^127-128)*512, 64)
-	if b != nil && (le.Uint32(b) == 0xa92b4efc && le.Uint32(b[4:]) == 0 || be.Uint32(b) == 0xa92b4efc && be.Uint32(b[4:]) == 0) {
-		return Signature{Type: "linux_raid_member", UUID: uuid(append(b[20:24:24], b[52:64]...))}
+	b := a.at((sectors&^127-128)*512, 136)
+	if b == nil {
+		return Signature{}
+	}
+	for _, order := range []binary.ByteOrder{le, be} {
+		if order.Uint32(b) != 0xa92b4efc || order.Uint32(b[4:]) != 0 {
+			continue
+		}
+		s := Signature{Type: "linux_raid_member", UUID: uuid(append(b[20:24:24], b[52:64]...))}
+		if order.Uint32(b[132:])&1 == 0 { // MD_SB_CLEAN
+			s.Dirty = stopped("state")
+		}
+		return s
 	}
 	return Signature{}
+}
+
+// stopped is what the mark of an array that was not stopped means.
+func stopped(mark string) string {
+	return "belongs to an array that was not cleanly stopped (" + mark + ")"
 }
 
 // LVM2: lib/format_text/layout.h and lib/label/label.h of LVM2, struct
@@ -100,6 +122,30 @@ func bcache(a *area) Signature {
 	return Signature{Type: "bcache", UUID: uuid(b[40:56])}
 }
 
+// DRBD: drbd/drbd_int.h, struct meta_data_on_disk, in the last 4 KiB of a backing
+// device whose metadata are internal; versions 8.3, 8.4 and 9.
+func drbd(a *area) Signature {
+	b := a.at(a.size&^4095-4096, 64)
+	if b == nil {
+		return Signature{}
+	}
+	switch be.Uint32(b[60:]) {
+	case 0x8374026b, 0x8374026d:
+		return Signature{Type: "drbd"}
+	case 0x8374026c: // DRBD_MD_MAGIC_84_UNCLEAN
+		return Signature{Type: "drbd", Dirty: "was not cleanly detached from DRBD (activity log)"}
+	}
+	return Signature{}
+}
+
+// BlueStore, Ceph's own: src/os/bluestore/bluestore_common.h and bluefs label.
+func bluestore(a *area) Signature {
+	if a.has(0, "bluestore block device") {
+		return Signature{Type: "ceph_bluestore"}
+	}
+	return Signature{}
+}
+
 // Swap: include/linux/swap.h, union swap_header; the magic ends the first page,
 // whose size is that of the machine that made it. A hibernated machine's image
 // replaces the magic (kernel/power/swap.c, and the programs in user space).
@@ -111,7 +157,7 @@ func swap(a *area) Signature {
 		case "SWAP-SPACE": // the first version, without a header
 			return s
 		case "S1SUSPEND\x00", "S2SUSPEND\x00", "ULSUSPEND\x00", "LINHIB0001":
-			s.Type = "swsuspend"
+			s.Type, s.Dirty = "swsuspend", "holds the memory of a machine that hibernated"
 		case "SWAPSPACE2":
 		default:
 			continue

@@ -21,7 +21,7 @@ type reading func(a *area) Signature
 // the file system of a mirror's half does.
 func readings() []reading {
 	return []reading{
-		raid, lvm2, luks, zfs, bcache,
+		raid, lvm2, luks, zfs, bcache, drbd, bluestore,
 		swap, ext, xfs, btrfs, f2fs, squashfs, ntfs, exfat, vfat, iso9660,
 	}
 }
@@ -39,9 +39,10 @@ func signatures(a *area) (Signature, []Signature) {
 	return found[0], found[1:]
 }
 
-// ext2, ext3, ext4: include/uapi or fs/ext4/ext4.h, struct ext4_super_block at
-// byte 1024. Two bytes of magic are little, so the fields that every kernel
-// checks at mount are looked at too.
+// ext2, ext3, ext4: fs/ext4/ext4.h, struct ext4_super_block at byte 1024. Two
+// bytes of magic are little, so the fields that every kernel checks at mount are
+// looked at too. While it is mounted for writing, one with a journal says that it
+// needs recovery, and one without is not valid.
 func ext(a *area) Signature {
 	const (
 		compatJournal    = 0x4
@@ -52,6 +53,10 @@ func ext(a *area) Signature {
 		offMagic         = 0x38
 		offLogBlock      = 0x18
 		offBlocksInGroup = 0x20
+		offState         = 0x3a
+		stateValid       = 0x1
+		incompatRecover  = 0x4
+		orphanPresent    = 0x10000 // of readOnly
 	)
 	b := a.at(1024, 1024)
 	if b == nil || le.Uint16(b[offMagic:]) != 0xef53 || le.Uint32(b[offLogBlock:]) > maxLogBlockSize {
@@ -70,28 +75,48 @@ func ext(a *area) Signature {
 	default:
 		s.Type = "ext2"
 	}
+	switch {
+	case s.Type == "jbd":
+	case incompat&incompatRecover != 0:
+		s.Dirty = unclean("needs_recovery")
+	case readOnly&orphanPresent != 0:
+		s.Dirty = unclean("orphan_present")
+	case le.Uint16(b[offState:])&stateValid == 0:
+		s.Dirty = unclean("s_state")
+	}
 	return s
 }
 
-// XFS: fs/xfs/libxfs/xfs_format.h, struct xfs_dsb.
+// unclean is what a file system's mark of not having been unmounted means. mark
+// is its name in the kernel's header.
+func unclean(mark string) string { return "was not cleanly unmounted (" + mark + ")" }
+
+// XFS: fs/xfs/libxfs/xfs_format.h, struct xfs_dsb. Whether it was unmounted is in
+// its log.
 func xfs(a *area) Signature {
-	b := a.at(0, 120)
+	b := a.at(0, 128)
 	if b == nil || string(b[:4]) != "XFSB" {
 		return Signature{}
 	}
 	if n := be.Uint32(b[4:]); n < 512 || n > 65536 || n&(n-1) != 0 {
 		return Signature{}
 	}
-	return Signature{Type: "xfs", UUID: uuid(b[32:48]), Label: text(b[108:120])}
+	return Signature{Type: "xfs", UUID: uuid(b[32:48]), Label: text(b[108:120]), Dirty: xfsDirty(a, b)}
 }
 
-// Btrfs: include/uapi/linux/btrfs_tree.h, struct btrfs_super_block at 64 KiB.
+// Btrfs: include/uapi/linux/btrfs_tree.h, struct btrfs_super_block at 64 KiB. It is
+// whole at any moment; log_root leads to what was synced since the last commit and
+// has to be replayed.
 func btrfs(a *area) Signature {
 	b := a.at(64<<10, 0x12b+256)
 	if b == nil || string(b[0x40:0x48]) != "_BHRfS_M" {
 		return Signature{}
 	}
-	return Signature{Type: "btrfs", UUID: uuid(b[0x20:0x30]), Label: text(b[0x12b:])}
+	s := Signature{Type: "btrfs", UUID: uuid(b[0x20:0x30]), Label: text(b[0x12b:])}
+	if le.Uint64(b[0x60:]) != 0 {
+		s.Dirty = unclean("log_root")
+	}
+	return s
 }
 
 // F2FS: include/linux/f2fs_fs.h, struct f2fs_super_block at byte 1024; the name
@@ -113,16 +138,6 @@ func squashfs(a *area) Signature {
 	return Signature{Type: "squashfs"}
 }
 
-// NTFS: fs/ntfs3/ntfs.h, struct NTFS_BOOT. The label lies in the file table and
-// is left out.
-func ntfs(a *area) Signature {
-	b := a.at(0, 512)
-	if b == nil || string(b[3:11]) != "NTFS    " || !sectorSize(b) {
-		return Signature{}
-	}
-	return Signature{Type: "ntfs", UUID: fmt.Sprintf("%016X", le.Uint64(b[72:]))}
-}
-
 // exFAT: fs/exfat/exfat_raw.h, struct boot_sector. The label lies in the root
 // directory and is left out.
 func exfat(a *area) Signature {
@@ -130,12 +145,17 @@ func exfat(a *area) Signature {
 	if b == nil || string(b[3:11]) != "EXFAT   " {
 		return Signature{}
 	}
-	return Signature{Type: "exfat", UUID: serial(b[100:])}
+	s := Signature{Type: "exfat", UUID: serial(b[100:])}
+	if le.Uint16(b[106:])&2 != 0 { // VOL_DIRTY
+		s.Dirty = unclean("VolumeDirty")
+	}
+	return s
 }
 
 // FAT: include/uapi/linux/msdos_fs.h, struct fat_boot_sector. The label is the
 // boot sector's copy; one that was changed later may stand in the root
-// directory only.
+// directory only. Linux marks a mounted one in the boot sector, others in the
+// second entry of the table.
 func vfat(a *area) Signature {
 	b := a.at(0, 512)
 	if b == nil || !sectorSize(b) || le.Uint16(b[510:]) != 0xaa55 {
@@ -146,16 +166,27 @@ func vfat(a *area) Signature {
 		return Signature{}
 	}
 	ext := b[36:] // FAT12 and FAT16: the extended boot record
+	second := a.at(int64(reserved)*int64(le.Uint16(b[11:])), 8)
+	dirty := false
 	switch {
 	case string(b[82:90]) == "FAT32   ":
 		ext = b[64:]
-	case string(b[54:59]) == "FAT12", string(b[54:59]) == "FAT16", string(b[54:62]) == "FAT     ":
+		dirty = second != nil && le.Uint32(second[4:])&0x08000000 == 0
+	case string(b[54:59]) == "FAT16":
+		dirty = second != nil && le.Uint16(second[2:])&0x8000 == 0
+	case string(b[54:59]) == "FAT12", string(b[54:62]) == "FAT     ":
 	default:
 		return Signature{}
 	}
 	s := Signature{Type: "vfat", UUID: serial(ext[3:]), Label: strings.TrimRight(text(ext[7:18]), " ")}
 	if s.Label == "NO NAME" {
 		s.Label = ""
+	}
+	switch {
+	case ext[1]&1 != 0: // FAT_STATE_DIRTY
+		s.Dirty = unclean("FAT_STATE_DIRTY")
+	case dirty:
+		s.Dirty = unclean("FAT[1]")
 	}
 	return s
 }
