@@ -16,6 +16,7 @@ import (
 
 	"imgward/internal/testkit"
 	"imgward/xenstore"
+	"imgward/xenstore/dump"
 	"imgward/xenstore/xenstoretest"
 )
 
@@ -86,13 +87,13 @@ func tool(t *testing.T, d *xenstoretest.Daemon, name string, args ...string) {
 }
 
 // load fills a daemon with the dump and returns its nodes.
-func load(t testing.TB, into interface{ Load(io.Reader) error }) []xenstoretest.Node {
+func load(t testing.TB, into interface{ Load(io.Reader) error }) []dump.Node {
 	t.Helper()
 	text, err := os.ReadFile(dumpFile)
 	if err != nil {
 		t.Fatal(err)
 	}
-	nodes, err := xenstoretest.ParseDump(strings.NewReader(string(text)))
+	nodes, err := dump.Parse(strings.NewReader(string(text)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -131,7 +132,7 @@ func walk(ctx context.Context, c *xenstore.Conn) (map[string]string, error) {
 // TestRealStore says that what the tools wrote is read, all of it and to the
 // byte, from the real daemons and from the one in this process.
 func TestRealStore(t *testing.T) {
-	check := func(t *testing.T, c *xenstore.Conn, nodes []xenstoretest.Node) {
+	check := func(t *testing.T, c *xenstore.Conn, nodes []dump.Node) {
 		found, err := walk(t.Context(), c)
 		if err != nil {
 			t.Fatal(err)

@@ -44,7 +44,8 @@ var layers = []struct {
 	{"imageops/probe", nil},
 	{"imageops/...", []string{"imageops/..."}},
 
-	{"xenstore", nil},
+	{"xenstore", []string{"xenstore/dump"}},
+	{"xenstore/dump", nil},
 
 	{"bench", nil},
 	{"internal/...", nil},

@@ -13,6 +13,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"imgward/xenstore/dump"
 )
 
 //go:embed preload/preload.c
@@ -147,7 +149,7 @@ func (d *Daemon) Socket() string { return d.socket }
 // xenstore-utils). Values that hold a NUL cannot be passed to it and are an
 // error. Permissions are not restored.
 func (d *Daemon) Load(r io.Reader) error {
-	nodes, err := ParseDump(r)
+	nodes, err := dump.Parse(r)
 	if err != nil {
 		return err
 	}

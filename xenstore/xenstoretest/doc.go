@@ -6,8 +6,7 @@
 //   - A [Server] is a daemon inside this process. It holds a tree of values,
 //     loads it from a dump, tells its watches of every change, and misbehaves on
 //     request: see [Reply].
-//   - A dump is what "xenstore-ls -f" or "xenstore-ls -f -p" prints; [ParseDump]
-//     reads it into [Node] values.
+//   - A dump is what "xenstore-ls -f" or "xenstore-ls -f -p" prints.
 //   - A [Daemon] is the real xenstored of an installed Xen as a child process,
 //     with a socket and state of its own, kept from noticing that there is no
 //     hypervisor.

@@ -7,6 +7,8 @@ import (
 	"net"
 	"path"
 	"sync"
+
+	"imgward/xenstore/dump"
 )
 
 // A Server is a xenstore daemon in this process. It answers READ, DIRECTORY,
@@ -59,10 +61,10 @@ func NewServer() *Server {
 	}
 }
 
-// Load adds the nodes of a dump, as ParseDump reads it. An unreadable node is one
+// Load adds the nodes of a dump, as [dump.Parse] reads it. An unreadable node is one
 // that answers EACCES.
 func (s *Server) Load(r io.Reader) error {
-	nodes, err := ParseDump(r)
+	nodes, err := dump.Parse(r)
 	if err != nil {
 		return err
 	}

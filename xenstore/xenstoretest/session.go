@@ -290,3 +290,17 @@ func (ses *session) send(m message) bool {
 	}
 	return !m.cut
 }
+
+// validPath applies the rules of xenstore.txt to an absolute or relative path.
+func validPath(p string) bool {
+	const alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-/_@"
+	limit := 2048
+	if strings.HasPrefix(p, "/") {
+		limit = 3072
+	}
+	if p == "/" {
+		return true
+	}
+	return p != "" && len(p) <= limit && strings.IndexFunc(p, func(r rune) bool { return !strings.ContainsRune(alphabet, r) }) < 0 &&
+		!strings.HasSuffix(p, "/") && !strings.Contains(p, "//")
+}

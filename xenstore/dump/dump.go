@@ -1,4 +1,8 @@
-package xenstoretest
+// Package dump reads and writes what "xenstore-ls -f" and "xenstore-ls -f -p"
+// print: a line for each node of the Xen store.
+//
+//	nodes, err := dump.Parse(file)
+package dump
 
 import (
 	"bytes"
@@ -7,7 +11,7 @@ import (
 	"strings"
 )
 
-// A Node is one line of a dump.
+// A Node is one line of a dump, what xenstore-ls prints.
 type Node struct {
 	Path  string
 	Value string // unescaped; any bytes
@@ -17,10 +21,10 @@ type Node struct {
 	Unreadable bool
 }
 
-// ParseDump reads the output of "xenstore-ls -f", with or without -p. Empty lines
+// Parse reads the output of "xenstore-ls -f", with or without -p. Empty lines
 // are skipped. It fails, naming the line, for anything else, in particular for a
 // value that the tool cut to the width of a terminal.
-func ParseDump(r io.Reader) ([]Node, error) {
+func Parse(r io.Reader) ([]Node, error) {
 	b, err := io.ReadAll(r)
 	if err != nil {
 		return nil, fmt.Errorf("read dump: %w", err)
@@ -43,7 +47,7 @@ func ParseDump(r io.Reader) ([]Node, error) {
 // parseLine reads one line: path = "value"   (perms).
 func parseLine(line string) (Node, error) {
 	end := strings.IndexAny(line, " :")
-	if end < 0 || !validPath(line[:end]) || line[0] != '/' {
+	if end < 0 || line[0] != '/' || !validPath(line[:end]) {
 		return Node{}, fmt.Errorf("no absolute path in %q", line)
 	}
 	n := Node{Path: line[:end]}
@@ -114,6 +118,42 @@ func hex(c byte) int { return strings.IndexByte("0123456789abcdef", c) }
 
 // octal reports whether c is an octal digit.
 func octal(c byte) bool { return '0' <= c && c <= '7' }
+
+// String is the line that xenstore-ls prints of a node.
+func (n Node) String() string {
+	if n.Unreadable {
+		return n.Path + ":"
+	}
+	line := n.Path + ` = "` + escape(n.Value) + `"`
+	if n.Perms != "" {
+		line += "   (" + n.Perms + ")"
+	}
+	return line
+}
+
+// escape writes a value as unescape reads it.
+func escape(s string) string {
+	var b strings.Builder
+	for i := range len(s) {
+		switch c := s[i]; {
+		case c == '\t':
+			b.WriteString(`\t`)
+		case c == '\n':
+			b.WriteString(`\n`)
+		case c == '\r':
+			b.WriteString(`\r`)
+		case c == '\\':
+			b.WriteString(`\\`)
+		case c < 8:
+			fmt.Fprintf(&b, `\%03o`, c)
+		case c < ' ' || c > '~':
+			fmt.Fprintf(&b, `\x%02x`, c)
+		default:
+			b.WriteByte(c)
+		}
+	}
+	return b.String()
+}
 
 // validPath applies the rules of xenstore.txt to an absolute or relative path.
 func validPath(p string) bool {
