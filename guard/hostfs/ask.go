@@ -95,9 +95,11 @@ func askSize(name string) (string, error) {
 		if err != nil {
 			return "", err
 		}
-		return strconv.FormatInt(size, 10), nil
+		return formatSize(size), nil
 	})
 }
+
+func formatSize(n int64) string { return strconv.FormatInt(n, 10) }
 
 // deviceSize is the length in bytes of an open block device.
 func deviceSize(fd int) (int64, error) {

@@ -46,14 +46,12 @@ type entry struct {
 // A member is a part of a capture that hostfs gives no meaning to.
 type member struct{ name, data string }
 
-// A record is everything that is known of a captured or in-memory host. Its
-// comment and members never change; the rest is guarded by mu. The methods below
-// expect it to be held.
+// A record is everything that is known of a captured or in-memory host. It is
+// guarded by mu, which the methods below expect to be held.
 type record struct {
-	comment string
-	members []member
-
 	mu      sync.RWMutex
+	comment string
+	members []member // never changed in place
 	entries map[key]entry
 	known   map[string]bool // every name with an entry, and every directory above one
 }
@@ -186,23 +184,26 @@ func (c *record) ask(q Question, name string) (string, error) {
 
 // isDir says that name is recorded as a directory.
 func (c *record) isDir(name string) bool {
-	_, listed := c.entries[key{kind: kindDir, name: name}]
-	e, ok := c.entries[key{kind: kindStat, name: name}]
-	return listed || ok && e.errno == 0 && e.stat.Type == Directory
+	if c.has(kindDir, name) {
+		return true
+	}
+	return c.has(kindStat, name) && c.entries[key{kind: kindStat, name: name}].stat.Type == Directory
 }
 
 // isLeaf says that name is recorded as something that is neither a directory nor
 // a link.
 func (c *record) isLeaf(name string) bool {
-	if _, ok := c.content(name); ok {
+	switch {
+	case c.has(kindFile, name), c.has(kindBytes, name), c.has(kindData, name):
 		return true
-	}
-	if _, ok := c.entries[key{kind: kindData, name: name}]; ok {
-		return true
-	}
-	if _, ok := c.entries[key{kind: kindLink, name: name}]; ok {
+	case c.has(kindLink, name):
 		return false
 	}
-	e, ok := c.entries[key{kind: kindStat, name: name}]
-	return ok && e.errno == 0 && e.stat.Type != Directory
+	return c.has(kindStat, name) && c.entries[key{kind: kindStat, name: name}].stat.Type != Directory
+}
+
+// has says that this is recorded of name, and no failure.
+func (c *record) has(k kind, name string) bool {
+	e, ok := c.entries[key{kind: k, name: name}]
+	return ok && e.errno == 0
 }

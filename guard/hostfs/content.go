@@ -22,6 +22,9 @@ type Content struct {
 	size int64
 	file *os.File // nil: captured
 	rec  entry
+
+	tape  *tape // nil: nobody writes down what is read
+	taped string
 }
 
 // Content opens what name leads to for reading, never for writing. Anything but a
@@ -35,6 +38,7 @@ type Content struct {
 func (r *Root) Content(name string) (*Content, error) {
 	r.watch("content", name)
 	c, err := answer(r, name, (*record).openContent, liveContent)
+	r.tape.content(name, c, err)
 	return c, wrap("content", name, err)
 }
 
@@ -52,6 +56,7 @@ func (c *Content) ReadAt(b []byte, off int64) (n int, err error) {
 	} else {
 		n, err = c.rec.readAt(b, off, c.size)
 	}
+	c.tape.read(c.taped, off, b[:n], err)
 	if err != nil && err != io.EOF {
 		err = wrap("content", c.name, bare(err))
 	}
@@ -120,6 +125,10 @@ func (p piece) meets(pieces []piece) bool {
 
 // openContent finds the stat, the length and the pieces of name.
 func (c *record) openContent(name string) (*Content, error) {
+	e, _, dataErr := c.find(name, c.one(kindData), nil)
+	if dataErr != nil && dataErr != ErrNotCaptured {
+		return nil, dataErr
+	}
 	st, err := c.stat(name)
 	if err != nil {
 		return nil, err
@@ -137,9 +146,8 @@ func (c *record) openContent(name string) (*Content, error) {
 			return nil, err
 		}
 	}
-	e, _, err := c.find(name, c.one(kindData), nil)
-	if err != nil {
-		return nil, err
+	if dataErr != nil {
+		return nil, dataErr
 	}
 	return &Content{Stat: st, name: name, size: size, rec: e}, nil
 }

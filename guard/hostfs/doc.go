@@ -29,7 +29,8 @@
 //	dir   NAME ENTRY...
 //	bytes NAME "go quoted"
 //	data  NAME OFFSET "go quoted"
-//	err   NAME ERRNO
+//	data  NAME EIO
+//	err   NAME ERRNO [file|dir|link|stat|data]
 //	ask   QUESTION NAME ERRNO | "go quoted answer"
 //
 // TYPE is one letter: f regular, d directory, b and c devices, p FIFO, s socket,
@@ -42,7 +43,7 @@
 // gives is in data lines, one for each piece, OFFSET decimal and in bytes. It is as
 // long as the stat of NAME says, or for a block device the answer to its size; the
 // bytes that no data line speaks of are zero, all of them where the one line says
-// "" at 0.
+// "" at 0. EIO says that it can be opened, and every read fails.
 //
 // Names are looked up as path_resolution(7) says: recorded links are followed,
 // in the middle of a path too, ELOOP after 40. These rules are added:
@@ -52,7 +53,8 @@
 //     target and an identity of their own.
 //   - A magic link without a stat of its own is not followed by its text, which
 //     is no path (socket:[7], "/x (deleted)"), but is not captured.
-//   - err holds for the name and for all that is reached through it.
+//   - err holds for the name and for all that is reached through it; with a third
+//     word only for what that line, or content for file, would say of the name.
 //   - A name that its recorded directory does not list does not exist (ENOENT),
 //     unless something is recorded at or below it. A dir line implies nothing
 //     else of the names it lists.

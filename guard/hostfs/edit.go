@@ -68,6 +68,21 @@ func (r *Root) SetErr(name string, errno syscall.Errno) {
 	r.put(key{kind: kindErr, name: name}, entry{errno: errno})
 }
 
+// SetComment is the text above the first member of a capture.
+func (r *Root) SetComment(text string) {
+	r.rec.mu.Lock()
+	defer r.rec.mu.Unlock()
+	r.rec.comment = text
+}
+
+// SetMember adds a member that hostfs gives no meaning to, or replaces it.
+func (r *Root) SetMember(name, data string) {
+	r.rec.mu.Lock()
+	defer r.rec.mu.Unlock()
+	members := slices.DeleteFunc(slices.Clone(r.rec.members), func(m member) bool { return m.name == name })
+	r.rec.members = append(members, member{name, data})
+}
+
 // sorted gives a sorted copy without repetitions.
 func sorted(names []string) []string {
 	names = slices.Clone(names)

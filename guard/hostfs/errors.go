@@ -1,6 +1,7 @@
 package hostfs
 
 import (
+	"cmp"
 	"errors"
 	"strconv"
 	"syscall"
@@ -51,3 +52,7 @@ func parseErrno(name string) (syscall.Errno, bool) {
 	}
 	return 0, false
 }
+
+// errnoName is what parseErrno reads as errno. One that has no name, which a
+// driver may give, is an EIO.
+func errnoName(errno syscall.Errno) string { return cmp.Or(unix.ErrnoName(errno), "EIO") }

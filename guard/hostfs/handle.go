@@ -12,7 +12,8 @@ type Handle struct {
 	Stat Stat
 	Real string // the path behind all links; the kernel adds " (deleted)" to one that has lost its name
 
-	file *os.File // nil: captured
+	file   *os.File // nil: captured
+	closed func()   // nil: nobody wants to know
 }
 
 // Name is the name under which [Root.Ask] and [Root.ReadFile] reach this very
@@ -36,6 +37,10 @@ func (h *Handle) Fd() int {
 func (h *Handle) Close() error {
 	if h.file == nil {
 		return nil
+	}
+	if h.closed != nil {
+		h.closed()
+		h.closed = nil
 	}
 	return wrap("close", h.Real, h.file.Close())
 }

@@ -109,10 +109,12 @@ func (c *record) add(k key, e entry) error {
 	if k.kind == kindFile || k.kind == kindBytes {
 		_, twice = c.content(k.name)
 	}
-	if k.kind == kindData {
-		old := c.entries[k].data
-		twice = e.data[0].meets(old)
-		e.data = slices.Concat(old, e.data)
+	if old := c.entries[k]; k.kind == kindData && old.errno == 0 && e.errno == 0 {
+		twice = e.broken && old.broken
+		for _, p := range e.data {
+			twice = twice || p.meets(old.data)
+		}
+		e.data, e.broken = slices.Concat(old.data, e.data), e.broken || old.broken
 	}
 	if twice {
 		return fmt.Errorf("%s: recorded twice", k)
@@ -134,6 +136,16 @@ func (c *record) parseLine(line string) error {
 	k, args, err := parseKey(words)
 	if err != nil {
 		return err
+	}
+	if k.kind == kindErr && len(args) == 2 {
+		if k, err = failing(k, args[1]); err != nil {
+			return err
+		}
+		e, err := parseEntry(kindErr, args[:1])
+		if err != nil {
+			return fmt.Errorf("%s: %w", k, err)
+		}
+		return c.add(k, e)
 	}
 	e, err := parseEntry(k.kind, args)
 	if err != nil {
@@ -157,6 +169,15 @@ func parseKey(words []word) (k key, rest []word, err error) {
 	}
 	k.name = rest[0].text
 	return k, rest[1:], nil
+}
+
+// failing is the key of the one thing that fails in an err line with three words.
+func failing(k key, what word) (key, error) {
+	switch of := kind(what.text); of {
+	case kindFile, kindDir, kindLink, kindStat, kindData:
+		return key{kind: of, name: k.name}, nil
+	}
+	return k, fmt.Errorf("%s: %q: nothing that can fail", k, what.text)
 }
 
 // parseEntry reads what a manifest line says after the name.
@@ -205,6 +226,9 @@ func parseDir(args []word) (entry, error) {
 }
 
 func parseData(args []word) (entry, error) {
+	if len(args) == 1 && !args[0].quoted && args[0].text == "EIO" {
+		return entry{broken: true}, nil
+	}
 	if len(args) != 2 {
 		return entry{}, fmt.Errorf("%d words after the name, not 2", len(args))
 	}
@@ -258,26 +282,12 @@ func parseStat(args []word) (st Stat, err error) {
 	return st, nil
 }
 
+// typeLetters has the letter of each FileType.
+const typeLetters = "ofdbcpsl"
+
 func parseType(letter string) (FileType, bool) {
-	switch letter {
-	case "f":
-		return Regular, true
-	case "d":
-		return Directory, true
-	case "b":
-		return BlockDevice, true
-	case "c":
-		return CharDevice, true
-	case "p":
-		return FIFO, true
-	case "s":
-		return Socket, true
-	case "l":
-		return Symlink, true
-	case "o":
-		return Other, true
-	}
-	return Other, false
+	i := strings.Index(typeLetters, letter)
+	return FileType(max(i, 0)), i >= 0 && len(letter) == 1
 }
 
 // A word is one field of a manifest line.

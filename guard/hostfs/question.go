@@ -99,9 +99,11 @@ func (r *Root) Ask(ctx context.Context, q Question, name string) (string, error)
 		r.rec.mu.RLock()
 		defer r.rec.mu.RUnlock()
 		text, err := r.rec.ask(q, name)
+		r.tape.take(key{kindAsk, q, name}, entry{text: text}, err)
 		return text, wrap(op, name, err)
 	}
 	text, err := within(ctx, func() (string, error) { return ask(name) })
+	r.tape.take(key{kindAsk, q, name}, entry{text: text}, err)
 	return text, wrap(op, name, err)
 }
 

@@ -28,7 +28,8 @@ func (c *record) resolve(name string, stop func(link string) bool) (string, erro
 		if errno := c.failure(next); errno != 0 {
 			return "", errno
 		}
-		if link, ok := c.entries[key{kind: kindLink, name: next}]; ok && (len(rest) > 1 || !stop(next)) {
+		// EINVAL is what readlink(2) says of anything else.
+		if link, ok := c.entries[key{kind: kindLink, name: next}]; ok && link.errno != syscall.EINVAL && (len(rest) > 1 || !stop(next)) {
 			if link.errno != 0 {
 				return "", link.errno
 			}

@@ -10,6 +10,7 @@ import (
 type Root struct {
 	rec   *record               // nil: the live host
 	watch func(op, name string) // never nil
+	tape  *tape                 // nil: nobody writes the answers down
 }
 
 // Live is the running kernel's own view.
@@ -24,7 +25,7 @@ func New() *Root { return &Root{rec: newRecord(), watch: func(op, name string) {
 // and the name asked for. seen may be called by many goroutines at once.
 func (r *Root) Record(seen func(op, name string)) *Root {
 	outer := r.watch
-	return &Root{rec: r.rec, watch: func(op, name string) { outer(op, name); seen(op, name) }}
+	return &Root{rec: r.rec, tape: r.tape, watch: func(op, name string) { outer(op, name); seen(op, name) }}
 }
 
 // ReadFile gives the whole content of a file, however long. The live file is
@@ -33,6 +34,7 @@ func (r *Root) Record(seen func(op, name string)) *Root {
 func (r *Root) ReadFile(name string) ([]byte, error) {
 	r.watch("read", name)
 	b, err := answer(r, name, (*record).readFile, liveReadFile)
+	r.tape.take(key{kind: kindFile, name: name}, entry{text: string(b)}, err)
 	return b, wrap("read", name, err)
 }
 
@@ -40,6 +42,7 @@ func (r *Root) ReadFile(name string) ([]byte, error) {
 func (r *Root) ReadDir(name string) ([]string, error) {
 	r.watch("readdir", name)
 	names, err := answer(r, name, (*record).readDir, liveReadDir)
+	r.tape.take(key{kind: kindDir, name: name}, entry{names: slices.Clone(names)}, err)
 	return names, wrap("readdir", name, err)
 }
 
@@ -47,6 +50,7 @@ func (r *Root) ReadDir(name string) ([]string, error) {
 func (r *Root) Readlink(name string) (string, error) {
 	r.watch("readlink", name)
 	text, err := answer(r, name, (*record).readlink, liveReadlink)
+	r.tape.take(key{kind: kindLink, name: name}, entry{text: text}, err)
 	return text, wrap("readlink", name, err)
 }
 
@@ -56,6 +60,7 @@ func (r *Root) Readlink(name string) (string, error) {
 func (r *Root) Stat(name string) (Stat, error) {
 	r.watch("stat", name)
 	st, err := answer(r, name, (*record).stat, liveStat)
+	r.tape.take(key{kind: kindStat, name: name}, entry{stat: st}, err)
 	return st, wrap("stat", name, err)
 }
 
@@ -65,6 +70,7 @@ func (r *Root) Stat(name string) (Stat, error) {
 func (r *Root) Open(name string) (*Handle, error) {
 	r.watch("open", name)
 	h, err := answer(r, name, (*record).open, liveOpen)
+	r.tape.open(name, h, err)
 	return h, wrap("open", name, err)
 }
 
@@ -88,6 +94,8 @@ func (r *Root) Comment() string {
 	if r.rec == nil {
 		return ""
 	}
+	r.rec.mu.RLock()
+	defer r.rec.mu.RUnlock()
 	return r.rec.comment
 }
 
@@ -97,6 +105,8 @@ func (r *Root) Member(name string) (string, bool) {
 	if r.rec == nil {
 		return "", false
 	}
+	r.rec.mu.RLock()
+	defer r.rec.mu.RUnlock()
 	for _, m := range r.rec.members {
 		if m.name == name {
 			return m.data, true
@@ -110,6 +120,8 @@ func (r *Root) Members() []string {
 	if r.rec == nil {
 		return nil
 	}
+	r.rec.mu.RLock()
+	defer r.rec.mu.RUnlock()
 	var names []string
 	for _, m := range r.rec.members {
 		names = append(names, m.name)
