@@ -40,6 +40,14 @@ const (
 	DMOpen       Code = "dm.open"
 	DMFree       Code = "dm.free"
 
+	ExportBlock Code = "export.block"
+
+	ManagedXAPI    Code = "managed.xapi"
+	ManagedQubes   Code = "managed.qubes"
+	ManagedProxmox Code = "managed.proxmox"
+
+	NearName Code = "near.name"
+
 	HostRoot   Code = "host.root"
 	MountRW    Code = "mount.rw"
 	MountRO    Code = "mount.ro"
@@ -119,6 +127,14 @@ var rules = []rule{
 	{DMOpen, Never, Busy, false, false, `The device-mapper count says that somebody has the target open. It counts every opener, the Xen block backend and the kernel itself included, and was still there after a few looks, so it is no passing probe. If no other line says who it is, look with "dmsetup info", "lsof" and "xl list".`},
 	{DMFree, Note, Note, false, false, `The device-mapper count says that nobody at all has the target open.`},
 
+	{ExportBlock, Never, Busy, false, false, `The kernel of this host serves the target to others as a disk: over iSCSI, Fibre Channel or another transport of LIO or SCST, over NVMe over fabrics, or as a USB gadget. Somebody's mounted file system may be on it. No process has it open, and most of these servers do not claim it, so hardly anything else shows it. Take the export away first. Nothing overrides this.`},
+
+	{ManagedXAPI, Busy, Note, true, false, `The target belongs to a storage repository of XenServer or XCP-ng. Its tool stack keeps its own books of what is in there: chains of images, which host has which of them open. Its garbage collector rewrites and deletes images while no machine runs, and another host of the pool may have this one open. Import through it, with "xe vdi-import", or override this finding by name.`},
+	{ManagedQubes, Busy, Note, true, false, `The target is a volume of Qubes OS. A running qube works on a snapshot of it, so that the volume itself looks idle, and what is written to it is lost or mixed when the qube shuts down. Import with "qvm-volume import", or override this finding by name.`},
+	{ManagedProxmox, Busy, Note, true, false, `The target is a volume of a virtual machine or container of Proxmox VE, which may run on another node of the cluster or have snapshots that Proxmox keeps books of. Import with "qm importdisk", or override this finding by name.`},
+
+	{NearName, Note, Note, false, false, `The name of the target is one slip of the finger away from the name of a disk that a living domain uses. Nothing more is known against it. Read the name again; with "--domain NAME" you can say whose disk you mean.`},
+
 	{HostRoot, Never, Busy, false, false, `The host's own root file system is on the target. Nothing overrides this.`},
 	{MountRW, Never, Busy, false, false, `A file system on the target is mounted for writing, in some mount namespace of this host. Unmount it. Nothing overrides this.`},
 	{MountRO, Busy, Note, true, false, `A file system on the target is mounted read-only. Programs that run from it would crash or read nonsense. Unmount it, or override this finding by name.`},
@@ -155,6 +171,9 @@ var rules = []rule{
 	{"blind.stack", Unsure, Unsure, true, false, `A part of the block layer could not be read, so it is not known what stands on the target or under it.`},
 	{"blind.xen", Unsure, Unsure, true, false, `xenstore or the kernel's list of Xen backends could not be read, wholly or in part, so it is not known whether a domain has the target. On a Xen host that is never taken for "no". Start or repair xenstored, run as root.`},
 	{"blind.holders", Unsure, Unsure, true, false, `It could not be read what stands on the target.`},
+	{"blind.exports", Unsure, Unsure, true, false, `The kernel's lists of what this host serves to others as a disk could not be read, so it is not known whether the target is among that.`},
+	{"blind.managed", Unsure, Unsure, true, false, `It could not be told whether the target belongs to the storage of XenServer, Qubes or Proxmox.`},
+	{"blind.near", Unsure, Unsure, true, false, `It could not be told whether a disk of a living domain has a similar name.`},
 	{"blind.mounts", Unsure, Unsure, true, false, `The mounts of some process's namespace could not be read, so it is not known whether the target is mounted there. A granted lease or exclusive open proves that it is not, and makes this a note.`},
 	{"blind.swaps", Unsure, Unsure, true, false, `The list of active swap areas could not be read.`},
 	{"blind.procfd", Unsure, Unsure, true, false, `The open files of some process could not be looked at. Where the kernel itself can say that nobody has the target open (a lease on a file, the count of a device-mapper device), this is a note. A plain disk or a loop device has no such count: override it by the process, or look at the process yourself.`},

@@ -6,6 +6,7 @@ func Collectors() []Collector {
 	return []Collector{
 		xen{},
 		holders{},
+		exports{},
 		dm{},
 		mounts{},
 		swaps{},
@@ -14,5 +15,7 @@ func Collectors() []Collector {
 		excl{},
 		self{},
 		marks{},
+		managed{},
+		near{},
 	}
 }

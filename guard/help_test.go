@@ -28,7 +28,7 @@ type machine struct {
 func newMachine() *machine {
 	m := &machine{fs: hostfs.New(), dirs: map[string][]string{}}
 	m.host = &Host{FS: m.fs, State: "/var/lib/imgward"}
-	for _, d := range []string{"/dev", "/etc", "/proc", "/srv/images", "/sys/block", "/sys/bus", "/var/lib"} {
+	for _, d := range []string{"/dev", "/etc", "/proc", "/run", "/srv/images", "/sys/block", "/sys/bus", "/sys/kernel", "/var/lib"} {
 		m.dir(d)
 	}
 	m.file("/proc/swaps", "Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority\n")

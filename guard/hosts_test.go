@@ -347,6 +347,14 @@ func inTables(root *hostfs.Root, name string) bool {
 			return true
 		}
 	}
+	// What the kernel exports it knows by name.
+	for _, e := range root.Entries() {
+		if file, ok := strings.CutPrefix(e, "bytes "); ok && declared(file, exports{}.Reads()) {
+			if b, err := root.ReadFile(file); err == nil && bytes.Contains(b, []byte(name)) {
+				return true
+			}
+		}
+	}
 	return false
 }
 

@@ -2,6 +2,7 @@ package guard
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -92,6 +93,10 @@ func (p Policy) Judge(fs []Finding) Verdict {
 			Detail: "nothing on this host says that it is a disk of " + quote(p.Domain),
 			Source: "--domain " + quote(p.Domain), Remedy: "check the path and the domain's name",
 		})
+	}
+	if p.Domain != "" && supported {
+		// The operator said whose disk he means, and it is.
+		v.Context = slices.DeleteFunc(v.Context, func(f Finding) bool { return f.Code == NearName })
 	}
 	if len(v.Because) == 0 {
 		v.Decision = Proceed

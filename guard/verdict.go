@@ -143,7 +143,7 @@ func (v Verdict) Hints() []string {
 	}
 	for _, f := range v.Because {
 		if f.Remedy != "" && f.clarity() == clearest {
-			say(f.Remedy + ", then run the command again")
+			say(f.advice())
 		}
 	}
 	if os := v.Overrides(); os != nil {
@@ -158,6 +158,15 @@ func (v Verdict) Hints() []string {
 		say("\"imgward explain " + string(worst.Code) + "\" says more")
 	}
 	return hints
+}
+
+// advice is the remedy and what follows it: the command again, or nothing where
+// the remedy does the work instead.
+func (f Finding) advice() string {
+	if strings.HasPrefix(string(f.Code), "managed.") {
+		return f.Remedy + " instead"
+	}
+	return f.Remedy + ", then run the command again"
 }
 
 // clarity ranks findings by how well they say who uses the target. The advice
