@@ -61,6 +61,7 @@ const (
 	LeaseReaders Code = "lease.readers"
 	LeaseRefused Code = "lease.refused"
 	LeaseTaken   Code = "lease.taken"
+	FileShut     Code = "file.shut"
 	ExclFree     Code = "excl.free"
 	ExclHeld     Code = "excl.held"
 	FlockHeld    Code = "flock.held"
@@ -78,6 +79,7 @@ const (
 	DomainOther    Code = "domain.other"
 
 	HoldLease   Code = "hold.lease"
+	HoldDenied  Code = "hold.denied"
 	HoldRenamed Code = "hold.renamed"
 	HoldWatch   Code = "hold.watch"
 )
@@ -148,6 +150,7 @@ var rules = []rule{
 	{LeaseReaders, Busy, Note, true, false, `The kernel refused a write lease on the file and granted a read lease: somebody has it open, and only for reading. If no other line says who it is, it is a part of the kernel or a descriptor in flight.`},
 	{LeaseRefused, Never, Busy, false, false, `The kernel refused a lease on the file because somebody has it open for writing. If no other line says who it is, it is a part of the kernel (a loop device in another namespace, an export) or a descriptor in flight.`},
 	{LeaseTaken, Never, Busy, false, false, `Another process holds a lease on the file, as file servers and imgward itself do while they work on it. Wait for it.`},
+	{FileShut, Never, Never, false, false, `Nobody may open the file: another imgward writes to it at this moment, or it is swapped to. Wait for it.`},
 	{ExclFree, Note, Note, false, false, `The kernel granted an exclusive open of the device, which it does only when no mount, no swap, no md, device-mapper or other claimant has it. Domains and plain openers do not show here.`},
 	{ExclHeld, Never, Busy, false, false, `The kernel refused an exclusive open of the device: it, its disk or one of its partitions is claimed by a mount, by swap, by md, device-mapper, bcache, btrfs, ZFS, drbd or the like. If no other line says by which, look with "lsblk" and "dmsetup deps".`},
 	{FlockHeld, Busy, Note, true, false, `Another program holds a lock (flock(2)) on the device node: udev while it probes, or a tool that formats or partitions. Wait for it.`},
@@ -165,6 +168,7 @@ var rules = []rule{
 	{DomainOther, Never, Never, false, false, `--domain said whose disk the target is, and this host says that it belongs to somebody else.`},
 
 	{HoldLease, Never, Never, false, false, `While imgward was writing, somebody opened the file. The kernel makes such an opener wait for some seconds; writing was stopped in that time.`},
+	{HoldDenied, Note, Note, false, false, `While imgward was writing, another program tried to open the file and was refused, as everybody is until the writing ends. It may try again then.`},
 	{HoldRenamed, Never, Never, false, false, `While imgward was writing, the name of the target was changed to lead to something else. What was written went to the file or device that was checked, not to what bears the name now.`},
 	{HoldWatch, Never, Never, false, false, `A watch that has to run while imgward writes ended, so nothing would have told of a new user. Writing was stopped.`},
 

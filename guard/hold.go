@@ -19,8 +19,11 @@ type held struct {
 	file        *os.File // the working descriptor, exclusive for a device
 	reading     bool     // the target is a source: file is open for reading, and nothing is locked
 	readersOnly bool     // the first look found readers and no writer
+	gate        *gate    // nil where there is none
 	leased      bool
+	proved      bool  // behind the gate a lease was granted, and given back
 	leaseErr    error // why there is no lease
+	notice      func(Finding)
 }
 
 func (h *held) fd() int { return int(h.file.Fd()) }
@@ -28,6 +31,11 @@ func (h *held) fd() int { return int(h.file.Fd()) }
 // lease answers for the second look what hostfs.Lease answers for the first.
 func (h *held) lease() (string, error) {
 	switch {
+	case h.proved:
+		if !h.gate.closed() {
+			return "", errors.New("nobody answers fanotify any more")
+		}
+		return "write", nil
 	case h.leased:
 		if kind, err := unix.FcntlInt(h.file.Fd(), unix.F_GETLEASE, 0); err != nil || kind != unix.F_WRLCK {
 			return "", errors.Join(err, syscall.EAGAIN)
@@ -47,12 +55,12 @@ func (h *held) lease() (string, error) {
 // it could not take shows in the second look.
 type Locker interface {
 	Name() string
-	Lock(ctx context.Context, t *Target) (unlock func(context.Context) error, err error)
+	Lock(ctx context.Context, host *Host, t *Target) (unlock func(context.Context) error, err error)
 }
 
 // Lockers is the list of all lockers, in the order in which they lock. That the
 // working descriptor of a device is opened with O_EXCL comes before them all.
-func Lockers() []Locker { return []Locker{flockLocker{}, leaseLocker{}} }
+func Lockers() []Locker { return []Locker{flockLocker{}, gateLocker{}, leaseLocker{}} }
 
 // flockLocker takes a lock on a device's node (flock(2)), which udev and
 // partitioning tools honour. A lock that somebody else has is waited for a
@@ -63,7 +71,7 @@ func (flockLocker) Name() string { return "flock" }
 
 // Lock implements [Locker]. It fails with EWOULDBLOCK when somebody else keeps
 // the lock.
-func (flockLocker) Lock(ctx context.Context, t *Target) (func(context.Context) error, error) {
+func (flockLocker) Lock(ctx context.Context, _ *Host, t *Target) (func(context.Context) error, error) {
 	if t.ID.Kind != KindBlock {
 		return nil, nil
 	}
@@ -81,26 +89,52 @@ func (flockLocker) Lock(ctx context.Context, t *Target) (func(context.Context) e
 	return nil, err
 }
 
-// leaseLocker takes a write lease on a file (fcntl(2), F_SETLEASE): an opener is
-// made to wait, and the watcher of the same name sees that he came.
+// leaseLocker takes a write lease on a file (fcntl(2), F_SETLEASE), which proves
+// that nobody has it open. Behind a closed gate it is given back at once: nobody
+// can come, and while we held it every opener would break it. Without a gate it
+// is kept: an opener is made to wait, and the watcher of the same name sees that
+// he came.
 type leaseLocker struct{}
 
 func (leaseLocker) Name() string { return "lease" }
 
 // Lock implements [Locker].
-func (leaseLocker) Lock(_ context.Context, t *Target) (func(context.Context) error, error) {
+func (leaseLocker) Lock(ctx context.Context, _ *Host, t *Target) (func(context.Context) error, error) {
 	if t.ID.Kind != KindFile {
 		return nil, nil
 	}
-	if _, t.held.leaseErr = unix.FcntlInt(t.held.file.Fd(), unix.F_SETLEASE, unix.F_WRLCK); t.held.leaseErr != nil {
+	// One who waits at the gate counts as an opener until he is refused.
+	for range 5 {
+		_, t.held.leaseErr = unix.FcntlInt(t.held.file.Fd(), unix.F_SETLEASE, unix.F_WRLCK)
+		if t.held.gate == nil || !errors.Is(t.held.leaseErr, unix.EAGAIN) {
+			break
+		}
+		select {
+		case <-time.After(10 * time.Millisecond):
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+	if t.held.leaseErr != nil {
+		return nil, t.held.leaseErr
+	}
+	if t.held.gate != nil {
+		t.held.leaseErr = t.unlease()
+		t.held.proved = t.held.leaseErr == nil
 		return nil, t.held.leaseErr
 	}
 	t.held.leased = true
 	return func(context.Context) error {
 		t.held.leased = false
-		_, err := unix.FcntlInt(t.held.file.Fd(), unix.F_SETLEASE, unix.F_UNLCK)
-		return err
+		return t.unlease()
 	}, nil
+}
+
+func (t *Target) unlease() error {
+	if _, err := unix.FcntlInt(t.held.file.Fd(), unix.F_SETLEASE, unix.F_UNLCK); err != nil {
+		return fmt.Errorf("give back the lease on %s: %w", quote(t.Real), err)
+	}
+	return nil
 }
 
 // A Watcher notices a new user while imgward writes. It returns when ctx ends;
@@ -111,7 +145,7 @@ type Watcher interface {
 }
 
 // Watchers is the list of all watchers.
-func Watchers() []Watcher { return []Watcher{leaseWatcher{}} }
+func Watchers() []Watcher { return []Watcher{gateWatcher{}, leaseWatcher{}} }
 
 // leaseWatcher looks a few times a second whether the lease is still whole. An
 // opener waits /proc/sys/fs/lease-break-time seconds, 45 unless changed.
@@ -162,12 +196,12 @@ type Hold struct {
 
 // newHold takes every lock. A lock that cannot be had is no error here: the
 // second look judges it. The returned hold must be released.
-func newHold(ctx context.Context, t *Target, lockers []Locker) (*Hold, []Finding) {
+func newHold(ctx context.Context, host *Host, t *Target, lockers []Locker) (*Hold, []Finding) {
 	h := &Hold{}
 	h.ctx, h.cancel = context.WithCancelCause(ctx)
 	var found []Finding
 	for _, l := range lockers {
-		unlock, err := l.Lock(ctx, t)
+		unlock, err := l.Lock(ctx, host, t)
 		if unlock != nil {
 			h.unlock = append(h.unlock, unlock)
 		}

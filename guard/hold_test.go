@@ -14,7 +14,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// An opener that comes while we write ends the work, and what was made of it
+// withoutGate is what there is where fanotify may not be used.
+var withoutGate = []Locker{flockLocker{}, leaseLocker{}}
+
+// Without a gate, an opener that comes while we write ends the work, and what was made of it
 // names him as the reason.
 func TestLeaseBreaks(t *testing.T) {
 	intrude := func(b *place) {
@@ -29,6 +32,7 @@ func TestLeaseBreaks(t *testing.T) {
 	fault := errors.New("write: stopped")
 	for _, result := range []error{nil, context.Canceled, fault} {
 		b := newPlace(t)
+		b.guard.Lockers = withoutGate
 		err := b.guard.Write(t.Context(), b.path, func(ctx context.Context, p *Permit) error {
 			if _, err := p.File(); err != nil {
 				return err
@@ -54,6 +58,7 @@ func TestLeaseBreaks(t *testing.T) {
 
 	// Before anything is written it is a refusal.
 	b := newPlace(t)
+	b.guard.Lockers = withoutGate
 	err := b.guard.Write(t.Context(), b.path, func(ctx context.Context, p *Permit) error {
 		intrude(b)
 		<-ctx.Done()
@@ -254,7 +259,7 @@ func TestLeaseOfSomebodyElse(t *testing.T) {
 // A lock on the node that cannot be had, for whatever reason, refuses.
 func TestFlock(t *testing.T) {
 	for _, errno := range []syscall.Errno{syscall.EWOULDBLOCK, syscall.ENOLCK} {
-		h, found := newHold(t.Context(), &Target{Real: "/dev/sdb"}, []Locker{brokenLock{errno}})
+		h, found := newHold(t.Context(), nil, &Target{Real: "/dev/sdb"}, []Locker{brokenLock{errno}})
 		if err := h.Release(t.Context()); err != nil {
 			t.Error(err)
 		}
@@ -268,7 +273,7 @@ type brokenLock struct{ errno syscall.Errno }
 
 func (brokenLock) Name() string { return "flock" }
 
-func (l brokenLock) Lock(context.Context, *Target) (func(context.Context) error, error) {
+func (l brokenLock) Lock(context.Context, *Host, *Target) (func(context.Context) error, error) {
 	return nil, l.errno
 }
 
@@ -279,7 +284,7 @@ func TestRelease(t *testing.T) {
 		return namedLock{name, func(context.Context) error { order = append(order, name); return err }}
 	}
 	fault := errors.New("still held")
-	h, _ := newHold(t.Context(), &Target{}, []Locker{lock("a", fault), lock("b", nil), lock("c", fault)})
+	h, _ := newHold(t.Context(), nil, &Target{}, []Locker{lock("a", fault), lock("b", nil), lock("c", fault)})
 	h.cancel(&BrokenError{})
 	for range 2 {
 		if err := h.Release(t.Context()); !errors.Is(err, fault) {
@@ -301,6 +306,6 @@ type namedLock struct {
 
 func (l namedLock) Name() string { return l.name }
 
-func (l namedLock) Lock(context.Context, *Target) (func(context.Context) error, error) {
+func (l namedLock) Lock(context.Context, *Host, *Target) (func(context.Context) error, error) {
 	return l.unlock, nil
 }

@@ -51,6 +51,9 @@ func (lease) Collect(ctx context.Context, host *Host, t *Target, s *Sheet) {
 	}
 	f := Finding{Relation: Same, Subject: "the kernel", Key: "kernel", Source: "fcntl F_SETLEASE F_WRLCK on " + quote(t.Real)}
 	switch {
+	case errors.Is(err, syscall.ETXTBSY):
+		s.Found(shutFinding(t))
+		return
 	case errors.Is(err, syscall.EAGAIN):
 		f.Code, f.Detail, f.Remedy = LeaseRefused, "refuses a lease: somebody has it open for writing", "find out who has it open"
 	case err != nil:
@@ -65,6 +68,15 @@ func (lease) Collect(ctx context.Context, host *Host, t *Target, s *Sheet) {
 		return
 	}
 	s.Found(f)
+}
+
+// shutFinding is about a file that the kernel opens for nobody: a closed [gate]
+// answers so.
+func shutFinding(t *Target) Finding {
+	return Finding{
+		Code: FileShut, Relation: Same, Subject: "the kernel", Key: "kernel", Detail: "opens it for nobody: somebody is at work on it",
+		Source: "open of " + quote(t.Real), Remedy: "wait for whoever is at work on it",
+	}
 }
 
 // leaseHolder gives the process that holds a lease on a file of this inode

@@ -34,7 +34,12 @@ func (g *Guard) Open(ctx context.Context, path string) (*Source, error) {
 	if err := v.Err(); err != nil {
 		return nil, errors.Join(err, t.Close())
 	}
-	if s.File, err = t.open(unix.O_RDONLY); err != nil {
+	s.File, err = t.open(unix.O_RDONLY)
+	if errors.Is(err, unix.ETXTBSY) {
+		v.Decision, v.Because = Refuse, append(v.Because, shutFinding(t))
+		return nil, errors.Join(v.Err(), t.Close())
+	}
+	if err != nil {
 		return nil, errors.Join(err, t.Close())
 	}
 	if err := unix.Fstat(int(s.File.Fd()), &s.before); err != nil {

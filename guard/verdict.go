@@ -88,10 +88,10 @@ func (v Verdict) Overrides() []Override {
 	return out
 }
 
-// Writing reports whether imgward or another holder of a lease is at work on the
+// Writing reports whether imgward or somebody else who shuts others out is at work on the
 // target, so that even opening it for reading would disturb.
 func (v Verdict) Writing() bool {
-	return slices.ContainsFunc(v.All(), func(f Finding) bool { return f.Code == SelfWriting || f.Code == LeaseTaken })
+	return slices.ContainsFunc(v.All(), func(f Finding) bool { return f.Code == SelfWriting || f.Code == LeaseTaken || f.Code == FileShut })
 }
 
 // Incomplete reports whether an earlier write to the target was not finished.

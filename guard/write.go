@@ -24,6 +24,11 @@ type Guard struct {
 	Policy     Policy
 	Source     *Target  // what is copied onto the target; nil if nothing is
 	Command    []string // the operation as it was typed, for the record of an unfinished write
+
+	// Notice is told what is worth saying while work runs, and breaks nothing.
+	// It may be called from any goroutine, and must not open the target. nil
+	// tells nobody.
+	Notice func(Finding)
 }
 
 // Check resolves path, looks and judges. The target, as the look found it, is
@@ -186,6 +191,10 @@ func (g *Guard) Write(ctx context.Context, path string, work func(ctx context.Co
 		return err
 	}
 	file, err := t.open(unix.O_RDWR)
+	if errors.Is(err, syscall.ETXTBSY) {
+		first.Findings = append(first.Findings, shutFinding(t))
+		return g.judge(t, first).Err()
+	}
 	if errors.Is(err, syscall.EBUSY) {
 		first.Findings = append(first.Findings, Finding{
 			Code: ExclHeld, Relation: Same, Subject: "the kernel", Key: "kernel", Source: "open O_EXCL of " + quote(t.Real),
@@ -197,9 +206,9 @@ func (g *Guard) Write(ctx context.Context, path string, work func(ctx context.Co
 		return err
 	}
 	defer func() { err = errors.Join(err, file.Close()) }()
-	t.held = &held{pid: os.Getpid(), file: file, readersOnly: slices.ContainsFunc(first.Findings, func(f Finding) bool { return f.Code == LeaseReaders })}
+	t.held = &held{pid: os.Getpid(), file: file, notice: g.Notice, readersOnly: slices.ContainsFunc(first.Findings, func(f Finding) bool { return f.Code == LeaseReaders })}
 
-	hold, found := newHold(ctx, t, g.Lockers)
+	hold, found := newHold(ctx, g.Host, t, g.Lockers)
 	defer func() { err = errors.Join(err, hold.Release(context.WithoutCancel(ctx))) }()
 	second := g.look(hold.Context(), t)
 	second.Findings = append(second.Findings, found...)

@@ -107,6 +107,30 @@ func (w *checkedWriter) Write(b []byte) (int, error) {
 	return n, err
 }
 
+// unsuspended keeps the terminal and the shell from suspending us until stop is
+// called: whoever opens the target meanwhile waits for our answer.
+func (u *ui) unsuspended() (stop func()) {
+	stops := []os.Signal{syscall.SIGTSTP, syscall.SIGTTIN, syscall.SIGTTOU}
+	came, done := make(chan os.Signal, 1), make(chan struct{})
+	signal.Notify(came, stops...)
+	go func() {
+		for {
+			select {
+			case sig := <-came:
+				if sig == syscall.SIGTSTP {
+					u.remark("imgward: cannot be suspended while it writes; ^C stops it safely")
+				}
+			case <-done:
+				return
+			}
+		}
+	}()
+	return func() {
+		signal.Reset(stops...)
+		close(done)
+	}
+}
+
 func exitStatus(err error) int {
 	var (
 		usage      *usageError

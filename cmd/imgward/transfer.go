@@ -141,6 +141,7 @@ func (t *transfer) replace(ctx context.Context, src *guard.Source, dst string, o
 		return nil, err
 	}
 	o := &outcome{source: src.Target, target: dst}
+	defer t.unsuspended()()
 	err = g.Write(ctx, dst, func(ctx context.Context, p *guard.Permit) error {
 		if err := confirmed(p, token); err != nil {
 			return err
