@@ -156,7 +156,7 @@ func (x *xenLook) judgeStore(scan *storeScan) {
 		x.s.Blind(p.path, p.err)
 	}
 	for _, be := range slices.Sorted(maps.Keys(scan.foreign)) {
-		n := scan.foreign[be]
+		n := len(scan.foreign[be])
 		x.s.Found(Finding{
 			Code: XenForeign, Subject: fmt.Sprintf("domain %s (%s)", quote(be), scan.name(be)), Key: scan.key(be),
 			Detail: "serves " + count(n, "disk") + " that cannot be compared from here",

@@ -22,7 +22,7 @@ type storeScan struct {
 	targets map[string]string // domid of a stub domain to that of the domain that it serves
 	nodes   []node            // the disks that this domain serves
 	shares  []node            // the other devices with a path: directories that a domain has as a file system
-	foreign map[string]int    // backend domid to the number of disks that it serves instead
+	foreign map[string][]node // backend domid to the disks that it serves instead
 	blind   []storeBlind
 }
 
@@ -64,7 +64,7 @@ func ownDomid(ctx context.Context, s Store) (string, error) {
 // is for a store that cannot be asked; single paths that cannot be read are in
 // the scan.
 func scanStore(ctx context.Context, store Store, self string) (*storeScan, error) {
-	r := &storeReader{ctx: ctx, store: store, scan: &storeScan{self: self, names: map[string]string{}, targets: map[string]string{}, foreign: map[string]int{}}}
+	r := &storeReader{ctx: ctx, store: store, scan: &storeScan{self: self, names: map[string]string{}, targets: map[string]string{}, foreign: map[string][]node{}}}
 	r.scan.domains = r.list(domainsDir)
 	r.names()
 	r.backends()
@@ -171,7 +171,7 @@ func (r *storeReader) backends() {
 		case be == r.scan.self:
 			r.keep(n)
 		case n.isDisk():
-			r.scan.foreign[be]++
+			r.scan.foreign[be] = append(r.scan.foreign[be], n)
 		}
 	}
 }

@@ -177,6 +177,7 @@ func newApp(u *ui) *cli.App {
 		Commands: []*cli.Command{
 			u.checkCommand(),
 			u.explainCommand(),
+			u.domainsCommand(),
 			u.copyCommand(),
 			u.cloneCommand(),
 			u.overwriteCommand(),
