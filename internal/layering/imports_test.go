@@ -33,6 +33,7 @@ var layers = []struct {
 	{"cmd/...", []string{"guard/...", "imageops/...", "xenstore/..."}},
 
 	// The safety path.
+	{"guard/domcfg", nil},
 	{"guard/hostfs", nil},
 	{"guard/...", []string{"guard/...", "imageops/probe", "imageops/journal", "xenstore"}},
 
@@ -204,6 +205,7 @@ func TestEdges(t *testing.T) {
 		{"guard", "imgward/xenstore/xenstoretest", false},
 		{"guard/guardtest", "imgward/xenstore/xenstoretest", true},
 		{"guard/guardtest", "imgward/cmd/imgward", false},
+		{"guard/domcfg", "imgward/guard/hostfs", false},
 		{"guard/hostfs", "imgward/guard", false},
 		{"imageops", "github.com/diskfs/go-diskfs", false},
 		{"imageops", "github.com/schollz/progressbar/v3", false},
