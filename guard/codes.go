@@ -32,6 +32,9 @@ const (
 	XenForeign   Code = "xen.foreign"
 	XenSharedDir Code = "xen.shared.dir"
 
+	ConfigNamed Code = "config.named"
+	SavedNamed  Code = "saved.named"
+
 	LoopAttached Code = "loop.attached"
 	LoopReadOnly Code = "loop.readonly"
 	HolderDM     Code = "holder.dm"
@@ -121,6 +124,9 @@ var rules = []rule{
 	{XenForeign, Note, Note, false, false, `Some disks are served by another domain (a driver domain). Paths and device numbers in their nodes belong to that domain's system and say nothing about this one's; they were not compared. If the driver domain has the same physical storage, check there as well.`},
 	{XenSharedDir, Busy, Note, true, false, `The target lies in a directory that a living domain has as a file system of its own (9pfs, virtiofs). The domain may read and write any file in there, this one included, and nothing tells which it has open. Shut the domain down, or override this finding by name when you know that it does not use the file.`},
 
+	{ConfigNamed, Busy, Note, true, true, `A domain is configured to have the target, whether it runs now or not. One that is shut down has its disk there; one that is rebooting is nowhere to be seen for some seconds but in its configuration, and opens the target again at any moment. If the domain is shut down and it is its disk that is meant, say so with --domain NAME: then it is looked at whether the domain really is down, and a path that is anybody else's is refused. Or override this finding by name.`},
+	{SavedNamed, Busy, Note, true, true, `A domain was saved to a file, and its memory has the file systems on the target mounted. Nothing holds the target meanwhile, but when the domain is resumed, it goes on with what it remembers and destroys what was written. Restore the domain and shut it down, or give its saved state up by removing the file, or say with --domain NAME that this domain is meant.`},
+
 	{LoopAttached, Never, Busy, false, false, `A loop device stands on the target, for reading and writing. This is how Xen attaches image files: no process has them open. If no domain uses the loop device, detach it with "losetup -d".`},
 	{LoopReadOnly, Busy, Note, true, false, `A read-only loop device stands on the target, and whoever reads it would see the contents change. Detach it with "losetup -d", or override this finding by name.`},
 	{HolderDM, Never, Busy, false, false, `A device-mapper device (a logical volume, a crypt or multipath map, a partition map) stands on the target. Writing underneath destroys what is on it. Deactivate it first ("lvchange -an", "cryptsetup close", "kpartx -d").`},
@@ -174,6 +180,8 @@ var rules = []rule{
 
 	{"blind.stack", Unsure, Unsure, true, false, `A part of the block layer could not be read, so it is not known what stands on the target or under it.`},
 	{"blind.xen", Unsure, Unsure, true, false, `xenstore or the kernel's list of Xen backends could not be read, wholly or in part, so it is not known whether a domain has the target. On a Xen host that is never taken for "no". Start or repair xenstored, run as root.`},
+	{"blind.configs", Unsure, Unsure, true, false, `A description of a domain could not be read or is not understood, so it is not known which images it names. A configuration file with Python code in it is such a one: nothing is executed here. Where a line is named, that is where it stops being understood; what stands before it was looked at. Look at the file yourself and override this finding by the file's name, or mend the file.`},
+	{"blind.saved", Unsure, Unsure, true, false, `A saved domain could not be read, so it is not known whose images its memory is about. Look which domain it is ("xl restore" tries, "file" may say), remove it if it is none, or override this finding by the file's name.`},
 	{"blind.holders", Unsure, Unsure, true, false, `It could not be read what stands on the target.`},
 	{"blind.exports", Unsure, Unsure, true, false, `The kernel's lists of what this host serves to others as a disk could not be read, so it is not known whether the target is among that.`},
 	{"blind.managed", Unsure, Unsure, true, false, `It could not be told whether the target belongs to the storage of XenServer, Qubes or Proxmox.`},

@@ -5,6 +5,8 @@ package guard
 func Collectors() []Collector {
 	return []Collector{
 		xen{},
+		configs{},
+		saved{},
 		holders{},
 		exports{},
 		dm{},

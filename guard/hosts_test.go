@@ -320,9 +320,9 @@ func TestCollectorsReadWhatTheyDeclare(t *testing.T) {
 					}
 					for name := range read.seen {
 						// The stack is read for every look; the target's own path is the operator's; names in
-						// xenstore and in tables of mounts and swaps are what those sources are for.
-						if declared(name, append(alone.Reads(), stackReads...)) || name == q.path || strings.HasPrefix(q.path, name+"/") ||
-							strings.Contains(dump, strings.TrimPrefix(name, "/dev/")) || inTables(c.root, name) {
+						// xenstore, in tables of mounts and swaps and in descriptions of domains are what those sources are for.
+						if declared(name, append(alone.Reads(), stackReads...)) || name == q.path || strings.HasPrefix(q.path, strings.TrimSuffix(name, "/")+"/") ||
+							strings.Contains(dump, strings.TrimPrefix(name, "/dev/")) || inTables(c.root, name) || inDescriptions(c.root, name) {
 							continue
 						}
 						t.Errorf("%s: collector %q read %s, which it does not declare", q.text, alone.Name(), name)
@@ -356,6 +356,13 @@ func inTables(root *hostfs.Root, name string) bool {
 		}
 	}
 	return false
+}
+
+// inDescriptions tells a name that a description of a domain, or a process of
+// xl, leads to.
+func inDescriptions(root *hostfs.Root, name string) bool {
+	inv := readInventory(context.Background(), &Host{FS: root}, ID{})
+	return slices.ContainsFunc(inv.disks, func(d disk) bool { return d.Path == name || d.file == name })
 }
 
 // A recorder notes which names were asked for.

@@ -26,6 +26,8 @@ type Finding struct {
 	Source   string   // the path and the bytes that say so
 	Remedy   string   // what to do about it, in the imperative
 	Vouched  string   // for blindness: the stronger evidence that makes up for it
+
+	record bool // only a toolstack's record of a running domain says so
 }
 
 // A Collector looks at one place where a use of the target can show. It writes
@@ -126,6 +128,14 @@ func shellSafe(s string) string {
 	}, s)
 }
 
+// shellWord writes s so that a shell reads it as one word.
+func shellWord(s string) string {
+	if s != "" && shellSafe(s) == s && s[0] != '-' {
+		return s
+	}
+	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
+}
+
 func (s *Sheet) seal() ([]Finding, []string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -166,7 +176,7 @@ func Examine(ctx context.Context, host *Host, t *Target, cs []Collector) Evidenc
 		e.Findings = append(e.Findings, found...)
 		e.Looked = append(e.Looked, looked...)
 	}
-	e.Findings = gather(e.Findings)
+	e.Findings = gather(withoutRecords(e.Findings))
 	vouch(e.Findings)
 	return e
 }
@@ -227,6 +237,16 @@ func gather(fs []Finding) []Finding {
 		out = append(out, f)
 	}
 	return out
+}
+
+// withoutRecords leaves out what a toolstack's record of a running domain says
+// when that domain's disk in xenstore says it, which nothing overrides.
+func withoutRecords(fs []Finding) []Finding {
+	connected := map[string]bool{}
+	for _, f := range fs {
+		connected[f.Domain] = connected[f.Domain] || f.Code == XenConnected
+	}
+	return slices.DeleteFunc(fs, func(f Finding) bool { return f.record && connected[f.Domain] })
 }
 
 func (f Finding) blindToProcess() bool {

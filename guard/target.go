@@ -63,6 +63,10 @@ type Target struct {
 	// scan is what xenstore says during the look that is going on, for all
 	// collectors; read when the first one asks. Without a store it gives nil.
 	scan func() (*storeScan, error)
+
+	// descriptions is what describes domains during the look that is going on,
+	// for all collectors; see inventory.
+	descriptions *lookedUp
 }
 
 // A TypeError says that a path leads to something that is neither a regular
@@ -243,7 +247,31 @@ func (t *Target) look(ctx context.Context, host *Host, blind func(string, error)
 		}
 		return settledScan(ctx, host.Store)
 	})
+	view.descriptions = new(lookedUp)
 	return &view
+}
+
+// reach says how what path leads to, as some description or node spells it,
+// overlaps the target: by what lies there now, or else as [Named] when the name
+// alone leads to the target's place.
+func (t *Target) reach(root *hostfs.Root, path string) (Relation, error) {
+	st, err := root.Stat(path)
+	if err == nil {
+		if id, ok := idOf(st); ok {
+			if rel := t.Relate(id); rel != Unrelated {
+				return rel, nil
+			}
+		}
+		if path != t.Real && path != t.Path {
+			return Unrelated, nil
+		}
+		return Named, nil
+	}
+	named, err := t.names(root, path)
+	if named {
+		return Named, nil
+	}
+	return Unrelated, err
 }
 
 // names reports whether path, as some configuration or node spells it, leads

@@ -193,21 +193,20 @@ func (x *xenLook) judgeNode(scan *storeScan, n node) {
 	named := false
 	for _, key := range pathKeys {
 		for _, p := range n.paths(key) {
-			st, err := x.host.FS.Stat(p)
-			if id, ok := idOf(st); err == nil && ok && rel == Unrelated {
-				if r := x.t.Relate(id); r != Unrelated && r != Same {
-					rel, why = r, append(why, n.show(key))
-				}
-			}
-			hit, err := x.t.names(x.host.FS, p)
-			if err != nil {
+			r, err := x.t.reach(x.host.FS, p)
+			switch {
+			case err != nil:
 				x.s.Blind(p, err)
-			}
-			if hit {
+				continue
+			case r == Same || r == Named:
 				named = true
-				if shown := n.show(key); !slices.Contains(why, shown) {
-					why = append(why, shown)
-				}
+			case r == Unrelated || rel != Unrelated:
+				continue // the number has said so
+			default:
+				rel = r
+			}
+			if shown := n.show(key); !slices.Contains(why, shown) {
+				why = append(why, shown)
 			}
 		}
 	}

@@ -326,14 +326,17 @@ func (n node) deviceID() ID {
 	return id
 }
 
-// paths gives every absolute path that a key of the node can mean. A vbd's
+// paths gives every absolute path that a key of the node can mean.
+func (n node) paths(key string) []string { return imagePaths(n.keys[key]) }
+
+// imagePaths gives every absolute path that the text of a disk can mean. A vbd's
 // params is the path itself, a bare name means one under /dev (Xen's block
-// script), a qdisk's is "aio:/path" or "qcow2:/path", and a custom script's
-// text may hold paths anywhere between separators.
-func (n node) paths(key string) []string {
+// script), a qdisk's is "aio:/path" or "qcow2:/path", and a custom script's text
+// may hold paths anywhere between separators.
+func imagePaths(text string) []string {
 	// A C program does not see what follows a NUL, nor a shell script the ends
 	// of lines behind the text.
-	v, _, _ := strings.Cut(n.keys[key], "\x00")
+	v, _, _ := strings.Cut(text, "\x00")
 	if v == "" {
 		return nil
 	}
