@@ -45,7 +45,7 @@ type node struct {
 var pathKeys = []string{"params", "physical-device-path", "node", "active-disk", "hidden-disk"}
 
 // nodeKeys are all keys that are read of a disk.
-var nodeKeys = append([]string{"path", "physical-device", "mode", "state", "online", "hotplug-status", "dev", "type", "backend"}, pathKeys...)
+var nodeKeys = append([]string{"path", "physical-device", "mode", "state", "online", "hotplug-status", "dev"}, pathKeys...)
 
 // ownDomid asks for the domain that we are in: the relative path "domid"
 // resolves under our own home.
@@ -185,38 +185,52 @@ func (r *storeReader) keep(n node) {
 }
 
 // toolstack reads libxl's own copies, /libxl/<domid>/device/<kind>/<devid>: the
-// guest cannot change them, and they stay when a backend directory is lost.
+// guest cannot change them, and they stay when a backend directory is lost. Of a
+// copy whose backend directory was read nothing else is.
 func (r *storeReader) toolstack() {
 	var homes []string
 	for _, d := range r.list("/libxl") {
 		homes = append(homes, "/libxl/"+d+"/device")
 	}
-	for _, n := range r.nodesAt(r.children(r.children(homes)), "libxl") {
-		be := n.keys["backend"]
-		if r.scan.hasPath(be) {
-			continue
-		}
-		if p := strings.Split(be, "/"); len(p) > 3 && p[1] == "local" && p[3] != r.scan.self {
-			continue // served by another domain
-		}
+	dirs := r.children(r.children(homes))
+	var links []string
+	for _, d := range dirs {
+		links = append(links, d+"/backend")
+	}
+	backends := r.readAll(links)
+	known := map[string]bool{}
+	for _, n := range slices.Concat(r.scan.nodes, r.scan.shares) {
+		known[n.path] = true
+	}
+	dirs = slices.DeleteFunc(dirs, func(d string) bool {
+		be := backends[d+"/backend"]
+		p := strings.Split(be, "/")
+		servedByAnother := len(p) > 3 && p[1] == "local" && p[3] != r.scan.self
+		return known[be] || servedByAnother
+	})
+	for _, n := range r.nodesAt(dirs, "libxl") {
 		r.keep(n)
 	}
 }
 
 // nodesAt reads the keys of the given directories and keeps those of disks and
-// of what else has a path.
+// of what else has a path. They are listed first: most are network cards and
+// consoles, and have none of the keys.
 func (r *storeReader) nodesAt(dirs []string, source string) []node {
+	present := r.listAll(dirs)
 	var paths []string
 	for _, d := range dirs {
-		for _, k := range nodeKeys {
-			paths = append(paths, d+"/"+k)
+		for _, k := range present[d] {
+			if slices.Contains(nodeKeys, k) {
+				paths = append(paths, d+"/"+k)
+			}
 		}
 	}
 	values := r.readAll(paths)
 	var out []node
 	for _, d := range dirs {
 		n := node{path: d, source: source, keys: map[string]string{}}
-		for _, k := range nodeKeys {
+		for _, k := range present[d] {
 			if v, ok := values[d+"/"+k]; ok {
 				n.keys[k] = v
 			}
@@ -244,10 +258,6 @@ func (n node) isDisk() bool {
 // lives reports whether the domain exists. When that cannot be told, it does.
 func (s *storeScan) lives(domid string) bool {
 	return slices.Contains(s.domains, domid) || slices.ContainsFunc(s.blind, func(b storeBlind) bool { return b.path == domainsDir })
-}
-
-func (s *storeScan) hasPath(p string) bool {
-	return slices.ContainsFunc(slices.Concat(s.nodes, s.shares), func(n node) bool { return n.path == p })
 }
 
 // hasDevice tells whether the node that the kernel calls nodename is there and
