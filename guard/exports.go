@@ -25,8 +25,8 @@ import (
 //   - the USB mass storage gadget (since 3.10), /sys/kernel/config/usb_gadget/G/functions/F/lun.N/file
 //
 // What is there but switched off has nothing open and is no use. It does not see
-// servers that are processes (procfd does), SCST's pass-through of whole SCSI
-// devices, or configfs where it is not mounted.
+// servers that are processes (procfd does), whole SCSI devices and NVMe controllers
+// that are passed through, or configfs where it is not mounted.
 type exports struct{}
 
 func (exports) Name() string { return "exports" }
