@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 
+	"imgward/guard/domcfg"
 	"imgward/guard/hostfs"
 )
 
@@ -34,7 +35,7 @@ const (
 	Running    DomainState = "running"    // it exists, be it paused or shut down
 	Gone       DomainState = "gone"       // it does not exist, and its disk's node was left behind
 	Saved      DomainState = "saved"      // its memory lies in a file
-	Configured DomainState = "configured" // a description names it, and it does not run
+	Configured DomainState = "configured" // a description names the image, and no domain of the name runs with it
 )
 
 var domainStates = []DomainState{Running, Gone, Saved, Configured}
@@ -44,7 +45,7 @@ var domainStates = []DomainState{Running, Gone, Saved, Configured}
 // findings whose Detail says it; the list is then not whole.
 func Domains(ctx context.Context, host *Host) ([]DomainDisk, []Finding) {
 	s := &Sheet{collector: xen{}.Name()}
-	l := &domainLook{host: host, s: s, stack: readStack(ctx, host.FS, s.Blind)}
+	l := &domainLook{host: host, s: s, stack: readStack(ctx, host.FS, s.Blind), has: map[string]bool{}, domids: map[string]string{}}
 	ms, err := readMounts(host, "/proc/self")
 	if err != nil {
 		s.Blind("/proc/self/mountinfo", err)
@@ -57,6 +58,7 @@ func Domains(ctx context.Context, host *Host) ([]DomainDisk, []Finding) {
 	} else {
 		l.running(scan)
 	}
+	l.described(ctx)
 	slices.SortStableFunc(l.out, compareDomainDisks)
 	blind, _ := s.seal()
 	return l.out, blind
@@ -82,12 +84,27 @@ type domainLook struct {
 	stack  *stack
 	mounts []mount
 	out    []DomainDisk
+	has    map[string]bool   // the images of running domains, as key makes them
+	domids map[string]string // the numbers of running domains
+}
+
+// key names an image of a domain, by what it is where that can be told.
+func (l *domainLook) key(domain, image string) string {
+	if st, err := l.host.FS.Stat(image); err == nil {
+		if id, ok := idOf(st); ok {
+			image = fmt.Sprint(id)
+		}
+	}
+	return domain + "\x00" + image
 }
 
 // running lists what xenstore knows.
 func (l *domainLook) running(scan *storeScan) {
 	for _, b := range scan.blind {
 		l.s.Blind(b.path, b.err)
+	}
+	for domid, name := range scan.names {
+		l.domids[name] = domid
 	}
 	seen := map[string]bool{}
 	for _, be := range slices.Sorted(maps.Keys(scan.foreign)) {
@@ -127,6 +144,40 @@ func (l *domainLook) add(scan *storeScan, n node, below []string) {
 		d.State = Gone
 	}
 	l.out = append(l.out, d)
+	for _, key := range append(slices.Clone(pathKeys), "path") {
+		for _, p := range n.paths(key) {
+			l.has[l.key(d.Domain, p)] = true
+		}
+	}
+}
+
+// described lists what descriptions of domains name beside that: the images of
+// domains that are saved or do not run, and those that a domain that runs does
+// not have now. A domain of another hypervisor runs when libvirt records it so.
+func (l *domainLook) described(ctx context.Context) {
+	inv := readInventory(ctx, l.host, ID{})
+	for _, b := range inv.blind {
+		l.s.Blind(b.where, b.err)
+	}
+	for _, live := range []bool{true, false} {
+		for _, d := range inv.disks {
+			if d.Live != live || d.kind == domcfg.Boot || !d.Saved && l.has[l.key(d.Domain, d.Path)] {
+				continue
+			}
+			row := DomainDisk{Domain: d.Domain, State: Configured, Device: d.dev, Image: d.Path, Source: d.Source}
+			switch {
+			case d.Live:
+				row.State, row.Domid = Running, l.domids[d.Domain]
+			case d.Saved:
+				row.State = Saved
+			}
+			if at, ok := l.look(d.Path); ok {
+				row.Below = l.below(at)
+			}
+			l.out = append(l.out, row)
+			l.has[l.key(d.Domain, d.Path)] = true
+		}
+	}
 }
 
 // start gives what a node's disk is: the device that it has by number, else what
@@ -152,21 +203,22 @@ type rung struct {
 	path string // of a file
 }
 
-// look looks up a path. Of what is not there, and what cannot be looked at, it
-// is not known what it lies on.
+// look follows a path to what it leads to, by its path without links. Of what is
+// not there, and what cannot be looked at, it is not known what it lies on.
 func (l *domainLook) look(p string) (rung, bool) {
-	st, err := l.host.FS.Stat(p)
+	h, err := l.host.FS.Open(p)
 	if err != nil {
 		if !nothingThere(err) {
 			l.s.Blind(p, err)
 		}
 		return rung{}, false
 	}
-	id, ok := idOf(st)
-	if st.Type == hostfs.Directory {
-		id, ok = FileID(st.Dev, st.Ino), true
+	defer h.Close()
+	id, ok := idOf(h.Stat)
+	if h.Stat.Type == hostfs.Directory {
+		id, ok = FileID(h.Stat.Dev, h.Stat.Ino), true
 	}
-	return rung{id, p}, ok
+	return rung{id, h.Real}, ok
 }
 
 // below names what lies under some rungs, and them, level by level: a device under its

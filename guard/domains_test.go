@@ -80,3 +80,34 @@ func TestDomainsBlind(t *testing.T) {
 		t.Errorf("without a store: %v, %v", list, blind)
 	}
 }
+
+// Descriptions add what xenstore does not know: the images of domains that do
+// not run or are saved, those that a running one does not have now, and domains
+// of another hypervisor.
+func TestDomainsDescribed(t *testing.T) {
+	m := newMachine()
+	s := xenHost(t, m)
+	set(s, vbd7, "params="+image, "mode=w", "dev=xvda")
+	m.image("/srv/images/more.img", FileID(hostfs.Mkdev(8, 1), 300), "write", 0)
+	m.link("/srv/same.img", "images/web1.img")
+	m.file("/etc/xen/web01.cfg", "name = 'web01'\nkernel = '/boot/vmlinuz'\ndisk = [ '/srv/same.img,raw,xvda,rw', '/srv/images/more.img,raw,xvdb,rw' ]\n")
+	m.file("/etc/xen/db1.cfg", "name = 'db1'\ndisk = [ '/srv/images/gone.img,raw,xvda,rw' ]\n")
+	m.file("/etc/xen/broken.cfg", "disk = [\n")
+	m.file("/run/libvirt/qemu/kvm1.xml", "<domstatus state='running'><domain type='kvm'><name>kvm1</name><devices>"+
+		"<disk type='file' device='disk'><source file='/srv/images/more.img'/><target dev='vda'/></disk></devices></domain></domstatus>")
+	list, blind := Domains(t.Context(), m.host)
+	if len(blind) != 1 || blind[0].Key != "/etc/xen/broken.cfg" {
+		t.Errorf("blind: %v", blind)
+	}
+	var got []string
+	for _, d := range list {
+		got = append(got, d.Domain+" "+d.Domid+" "+string(d.State)+" "+d.Device+" "+d.Image)
+	}
+	want := []string{
+		"kvm1  running vda /srv/images/more.img", "Domain-0 0 running  ", "web01 7 running xvda " + image,
+		"db1  configured xvda /srv/images/gone.img", "web01  configured xvdb /srv/images/more.img",
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
+	}
+}

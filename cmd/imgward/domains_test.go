@@ -46,7 +46,7 @@ func captured(t *testing.T, name string) ([]guard.DomainDisk, []guard.Finding) {
 // The lists of captured hosts are in testdata/domains, for people and as CSV;
 // JSON says the same.
 func TestDomainLists(t *testing.T) {
-	for _, name := range []string{"file-loop", "lvm", "qdisk", "hvm-running", "driver-domain", "shared-dir", "destroyed-behind", "linux-stacks"} {
+	for _, name := range []string{"file-loop", "lvm", "qdisk", "hvm-running", "driver-domain", "shared-dir", "destroyed-behind", "configured", "saved-by-service", "linux-stacks"} {
 		t.Run(name, func(t *testing.T) {
 			list, blind := captured(t, name)
 			for _, f := range blind {
