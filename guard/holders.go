@@ -12,8 +12,8 @@ import (
 // without any process; device-mapper and md devices. The block layer was read for
 // the look; only the openers of thin pools are asked for.
 //
-// Partitions are no users of their disk, and what uses a partition is found by
-// the other collectors through Relate.
+// Partitions are no users of their disk, nor is another way to the same disk, and
+// what uses them is found by the other collectors through Relate.
 type holders struct{}
 
 func (holders) Name() string { return "holders" }
@@ -29,7 +29,7 @@ func (holders) Collect(ctx context.Context, host *Host, t *Target, s *Sheet) {
 	slices.SortFunc(devices, func(a, b *device) int { return cmp.Compare(a.name, b.name) })
 	for _, d := range devices {
 		rel := t.Relate(d.id)
-		if rel != Above && rel != Beside || d.kind == "partition" {
+		if rel != Above && rel != Beside || d.kind == "partition" || d.isDisk() {
 			continue
 		}
 		if rel == Beside && idlePool(ctx, host, d) {

@@ -13,6 +13,8 @@ const (
 	KindFile    Kind = iota + 1 // a regular file: Dev and Ino
 	KindBlock                   // a block device, by whatever node it was reached: Rdev
 	KindMissing                 // a name that does not exist yet: Dev and Ino of its directory
+
+	kindUnit // what several disks are ways to, in the stack alone: Ino is a number of it
 )
 
 // An ID is what a path really is, as stat(2) numbers it. It is comparable and

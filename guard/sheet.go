@@ -177,7 +177,7 @@ func Examine(ctx context.Context, host *Host, t *Target, cs []Collector) Evidenc
 		e.Looked = append(e.Looked, looked...)
 	}
 	e.Findings = gather(withoutRecords(e.Findings))
-	vouch(e.Findings)
+	vouch(e.Findings, slices.ContainsFunc(view.foot, func(sp span) bool { return sp.on.Kind == kindUnit }))
 	return e
 }
 
@@ -255,11 +255,13 @@ func (f Finding) blindToProcess() bool {
 
 // vouch marks the blindness that stronger evidence makes up for: a lease that
 // was granted proves that no process and no part of the kernel has the file
-// open, whoever could not be looked at.
-func vouch(fs []Finding) {
+// open, whoever could not be looked at. On a disk that is reached in several ways
+// the kernel keeps claims of each way by itself, so that a free one proves
+// nothing.
+func vouch(fs []Finding, severalWays bool) {
 	for i := range fs {
 		for _, w := range fs {
-			if slices.Contains(witnesses[w.Code], fs[i].Code) {
+			if slices.Contains(witnesses[w.Code], fs[i].Code) && !(w.Code == ExclFree && severalWays) {
 				fs[i].Vouched = w.Subject + " " + w.Detail
 			}
 		}

@@ -203,7 +203,7 @@ func TestVouching(t *testing.T) {
 		for _, c := range blindness {
 			fs = append(fs, Finding{Code: c, Key: "x", Detail: "could not look"})
 		}
-		vouch(fs)
+		vouch(fs, false)
 		var got []Code
 		for _, f := range (Policy{}).Judge(fs).Context {
 			if f.Code != witness {

@@ -2,6 +2,7 @@ package guard
 
 import (
 	"math"
+	"slices"
 	"strings"
 )
 
@@ -36,7 +37,14 @@ type device struct {
 	kind  string // disk, partition, loop, dm, md
 	uuid  string // dm/uuid
 	ro    bool   // a loop device that was attached read-only
+	wwid  string // of a disk, where it has one that no other has
 	under []layer
+}
+
+// isDisk tells a device that stands on no other: at most on the unit to which
+// it is one of several ways.
+func (d *device) isDisk() bool {
+	return d.kind == "disk" && !slices.ContainsFunc(d.under, func(l layer) bool { return l.lower.Kind != kindUnit })
 }
 
 // path is the device's node as an administrator would type it.

@@ -22,7 +22,7 @@ var stackReads = []string{
 	"/sys/block", "/sys/block/*", "/sys/block/*/dev", "/sys/block/*/hidden", "/sys/block/*/slaves", "/sys/block/*/slaves/*/dev",
 	"/sys/block/*/*/partition", "/sys/block/*/*/dev", "/sys/block/*/*/start", "/sys/block/*/*/size",
 	"/sys/block/*/dm/name", "/sys/block/*/dm/uuid", "/sys/block/*/loop/backing_file", "/dev/loop*",
-	"dm-table", "loop-status",
+	"/sys/block/*/size", "/sys/block/*/wwid", "/sys/block/*/device/wwid", "dm-table", "loop-status",
 }
 
 // readStack reads the block layer of the host: /sys/block (sysfs-block ABI),
@@ -47,6 +47,7 @@ func readStack(ctx context.Context, root *hostfs.Root, blind func(where string, 
 			s.devices[d.id] = d
 		}
 	}
+	s.join(root, blind)
 	return s
 }
 
@@ -95,6 +96,8 @@ func (r *stackReader) read(name string) ([]*device, error) {
 	case slices.Contains(entries, "md"):
 		d.kind = "md"
 		err = nil
+	default:
+		d.wwid, err = readWWID(r.root, r.dir, entries)
 	}
 	errs = append(errs, err)
 	for _, slave := range slaves {
