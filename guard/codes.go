@@ -69,6 +69,10 @@ const (
 	ExclHeld     Code = "excl.held"
 	FlockHeld    Code = "flock.held"
 
+	LocalityShared   Code = "locality.shared"
+	LocalityUnknown  Code = "locality.unknown"
+	LocalityExported Code = "locality.exported"
+
 	SelfOverlap    Code = "self.overlap"
 	SelfBinary     Code = "self.binary"
 	SelfWriting    Code = "self.writing"
@@ -161,6 +165,10 @@ var rules = []rule{
 	{ExclHeld, Never, Busy, false, false, `The kernel refused an exclusive open of the device: it, its disk or one of its partitions is claimed by a mount, by swap, by md, device-mapper, bcache, btrfs, ZFS, drbd or the like. If no other line says by which, look with "lsblk" and "dmsetup deps".`},
 	{FlockHeld, Busy, Note, true, false, `Another program holds a lock (flock(2)) on the device node: udev while it probes, or a tool that formats or partitions. Wait for it.`},
 
+	{LocalityShared, Unsure, Note, true, false, `The target is on storage that other hosts can use as well: a network file system, a disk of a storage network, a network block device. What they do there cannot be seen from here, and Xen takes no locks. Make sure that no other host uses the target. If this storage is this host's alone, say so once with "imgward trust-local", which takes the mount point, the device or the volume group that the refusal names; such a statement is void as soon as something else bears the name.`},
+	{LocalityUnknown, Unsure, Note, true, false, `The target is on storage of a kind of which it is not known whether other hosts can use it. If they cannot, say so once with "imgward trust-local".`},
+	{LocalityExported, Unsure, Note, true, false, `This host exports a directory with the target in it over NFS, or is set up to, so a domain of another host may have it as a disk. End the export, or make sure that no other host uses the target.`},
+
 	{SelfOverlap, Never, Never, false, false, `Source and target are the same thing, or one lies on the other. Copying one onto the other would read what was just written.`},
 	{SelfBinary, Never, Note, false, false, `The target is the program that is running.`},
 	{SelfWriting, Never, Never, false, false, `Another imgward is writing to the target, or to something over or under it, at this moment. Wait for it.`},
@@ -192,6 +200,7 @@ var rules = []rule{
 	{"blind.lease", Unsure, Unsure, true, false, `No lease could be asked for on the file: the file system has none, or you are not its owner. It is not known whether a part of the kernel has it open.`},
 	{"blind.excl", Unsure, Unsure, true, false, `No exclusive open of the device could be tried.`},
 	{"blind.dm", Unsure, Unsure, true, false, `The device-mapper count of openers could not be read.`},
+	{"blind.locality", Unsure, Unsure, true, false, `It could not be read on which disks or mounts the target is, what this host exports, or what was stated of its storage, so it is not known whether other hosts can use it.`},
 	{"blind.self", Unsure, Unsure, true, false, `imgward could not tell whether the target is its own program or its own records, or one of the source's layers.`},
 	{"blind.marks", Unsure, Unsure, true, false, `imgward's own records of unfinished writes could not be read, so it is not known whether the target is whole.`},
 }

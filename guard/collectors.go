@@ -15,6 +15,7 @@ func Collectors() []Collector {
 		procfd{},
 		lease{},
 		excl{},
+		locality{},
 		self{},
 		marks{},
 		managed{},

@@ -268,3 +268,43 @@ func FuzzQuote(f *testing.F) {
 		}
 	})
 }
+
+func FuzzParseNFSExports(f *testing.F) {
+	f.Add("/srv/images\t10.0.0.0/24(rw,sync,no_root_squash)\n")
+	f.Add("# comment\n\"/srv/my images\" *(ro)\n/srv/a\\040b host1(rw) \\\n host2(ro) # both\n")
+	f.Add("srv *(rw)\n")
+	f.Add("\"/srv")
+	f.Fuzz(func(t *testing.T, table string) {
+		es, _ := parseNFSExports(table)
+		if len(es) > strings.Count(table, "\n")+1 {
+			t.Errorf("%d exports of %d lines", len(es), strings.Count(table, "\n"))
+		}
+		for _, e := range es {
+			if !strings.HasPrefix(e.dir, "/") || strings.ContainsRune(e.line, '\n') {
+				t.Errorf("export %+v", e)
+			}
+		}
+	})
+}
+
+func FuzzParseStatements(f *testing.F) {
+	f.Add("# comment\n\nvg vg0 is ckB4dQ0sVn9m says alice at 2026-10-02T08:15:00Z\n")
+	f.Add("mount \"/srv/my nfs\" is \"nfs4 filer:/export\" says \"uid 7\" at 2026-10-02T08:15:00Z\n")
+	f.Add("device /dev/sdb is disk:naa.6001405 says root at 2026-10-02T08:15:00Z")
+	f.Fuzz(func(t *testing.T, text string) {
+		said, err := parseStatements(text)
+		if err != nil {
+			return
+		}
+		var again strings.Builder
+		for _, s := range said {
+			if s.Identity == "" || s.Name == "" {
+				t.Errorf("a statement of nothing: %+v", s)
+			}
+			again.WriteString(s.String() + "\n")
+		}
+		if got, err := parseStatements(again.String()); err != nil || !slices.Equal(got, said) {
+			t.Errorf("%q is read as %+v and then as %+v, %v", text, said, got, err)
+		}
+	})
+}

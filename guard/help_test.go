@@ -111,6 +111,11 @@ func (m *machine) node(name string, id ID) {
 // node.
 func (m *machine) device(name, number string, slaves []string, entries ...string) ID {
 	dir := "/sys/block/" + name
+	place := "pci0000:00/0000:00:1f.2/ata1/host0/target0:0:0/0:0:0:0/block/"
+	if len(entries) > 0 {
+		place = "virtual/block/"
+	}
+	m.link(dir, "../devices/"+place+name)
 	m.file(dir+"/dev", number+"\n")
 	m.fs.SetDir(dir+"/slaves", slaves...)
 	m.list(dir + "/slaves")

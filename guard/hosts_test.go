@@ -320,7 +320,7 @@ func TestCollectorsReadWhatTheyDeclare(t *testing.T) {
 					}
 					for name := range read.seen {
 						// The stack is read for every look; the target's own path is the operator's; names in
-						// xenstore, in tables of mounts and swaps and in descriptions of domains are what those sources are for.
+						// xenstore, in tables of mounts, swaps and exports and in descriptions of domains are what those sources are for.
 						if declared(name, append(alone.Reads(), stackReads...)) || name == q.path || strings.HasPrefix(q.path, strings.TrimSuffix(name, "/")+"/") ||
 							strings.Contains(dump, strings.TrimPrefix(name, "/dev/")) || inTables(c.root, name) || inDescriptions(c.root, name) {
 							continue
@@ -340,9 +340,9 @@ func declared(name string, patterns []string) bool {
 	})
 }
 
-// inTables tells a name that stands in the table of mounts or of swap areas.
+// inTables tells a name that stands in a table of mounts, swap areas or exports.
 func inTables(root *hostfs.Root, name string) bool {
-	for _, table := range []string{"/proc/self/mountinfo", "/proc/swaps", "/proc/1/mountinfo"} {
+	for _, table := range []string{"/proc/self/mountinfo", "/proc/swaps", "/proc/1/mountinfo", etab, exportsFile} {
 		if b, err := root.ReadFile(table); err == nil && bytes.Contains(b, []byte(name)) {
 			return true
 		}

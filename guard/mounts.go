@@ -97,6 +97,7 @@ func readMounts(host *Host, dir string) ([]mount, error) {
 // A mount is one line of mountinfo.
 type mount struct {
 	dev    uint64
+	root   string // the directory of the file system that is mounted at point
 	point  string
 	source string
 	fstype string
@@ -159,7 +160,7 @@ func parseMountinfo(table string) ([]mount, error) {
 		}
 		super := strings.Split(r[len(r)-1], ",")
 		out = append(out, mount{
-			dev: dev, point: unescape(l[4]), fstype: unescape(r[0]), source: unescape(r[1]),
+			dev: dev, root: unescape(l[3]), point: unescape(l[4]), fstype: unescape(r[0]), source: unescape(r[1]),
 			rw: super[0] != "ro", line: line,
 		})
 	}

@@ -127,7 +127,7 @@ func TestMountsQuoteForeignText(t *testing.T) {
 func TestParseMountinfo(t *testing.T) {
 	got, err := parseMountinfo(`36 35 98:0 /mnt1 /mnt\0402 rw,noatime master:1 shared:2 - ext3 /dev/root\011x rw,errors=continue` + "\n")
 	want := []mount{{
-		dev: hostfs.Mkdev(98, 0), point: "/mnt 2", source: "/dev/root\tx", fstype: "ext3", rw: true,
+		dev: hostfs.Mkdev(98, 0), root: "/mnt1", point: "/mnt 2", source: "/dev/root\tx", fstype: "ext3", rw: true,
 		line: `36 35 98:0 /mnt1 /mnt\0402 rw,noatime master:1 shared:2 - ext3 /dev/root\011x rw,errors=continue`,
 	}}
 	if err != nil || !reflect.DeepEqual(got, want) {

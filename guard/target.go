@@ -31,6 +31,10 @@ type Host struct {
 	// the operator moved it.
 	State string
 
+	// Local is the file of the statements that storage is only this host's,
+	// /etc/imgward/local where it is empty.
+	Local string
+
 	// Patience is the pause before a counter that short-lived openers disturb
 	// is read again. Zero reads it once.
 	Patience time.Duration
@@ -90,14 +94,9 @@ func Resolve(ctx context.Context, host *Host, path string) (*Target, error) {
 	if strings.ContainsRune(path, 0) {
 		return nil, fmt.Errorf("open %s: the path contains a NUL byte", quote(path))
 	}
-	full := path
-	if !filepath.IsAbs(path) {
-		// Not cleaned: after a symbolic link ".." means something else.
-		wd, err := os.Getwd()
-		if err != nil {
-			return nil, openError(path, err)
-		}
-		full = wd + "/" + path
+	full, err := fromRoot(path)
+	if err != nil {
+		return nil, openError(path, err)
 	}
 	h, err := host.FS.Open(full)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -123,6 +122,16 @@ func Resolve(ctx context.Context, host *Host, path string) (*Target, error) {
 		}
 	}
 	return t, nil
+}
+
+// fromRoot gives a path from the root. It is not cleaned: after a symbolic link
+// ".." means something else.
+func fromRoot(path string) (string, error) {
+	if filepath.IsAbs(path) {
+		return path, nil
+	}
+	wd, err := os.Getwd()
+	return wd + "/" + path, err
 }
 
 // resolveMissing pins the directory of a path that does not exist. full is the
