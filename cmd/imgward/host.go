@@ -46,12 +46,16 @@ func (u *ui) open(c *cli.Context, op guard.Operation) (*session, error) {
 	if !filepath.IsAbs(state) {
 		return nil, usagef("IMGWARD_STATE %q is no absolute path", state)
 	}
+	local := u.con.getenv("IMGWARD_LOCAL")
+	if local != "" && !filepath.IsAbs(local) {
+		return nil, usagef("IMGWARD_LOCAL %q is no absolute path", local)
+	}
 	level := slog.LevelWarn
 	if u.verbose {
 		level = slog.LevelDebug
 	}
 	log := slog.New(slog.NewTextHandler(u.con.err, &slog.HandlerOptions{Level: level}))
-	s.host = &guard.Host{FS: hostfs.Live(), State: state, Patience: 200 * time.Millisecond, Log: log}
+	s.host = &guard.Host{FS: hostfs.Live(), State: state, Local: local, Patience: 200 * time.Millisecond, Log: log}
 	s.command = append([]string{"imgward", c.Command.Name}, c.Args().Slice()...)
 
 	conn, err := xenstore.Dial(c.Context, &xenstore.Config{Timeout: storeTimeout})

@@ -53,6 +53,7 @@ func lab(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
 	t.Setenv("IMGWARD_STATE", filepath.Join(dir, "state"))
+	t.Setenv("IMGWARD_LOCAL", filepath.Join(dir, "local"))
 	t.Setenv("XENSTORED_PATH", "")
 	return dir
 }

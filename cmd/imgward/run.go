@@ -182,6 +182,7 @@ func newApp(u *ui) *cli.App {
 			u.cloneCommand(),
 			u.overwriteCommand(),
 			u.verifyCommand(),
+			u.trustLocalCommand(),
 		},
 	}
 	for _, c := range app.Commands {

@@ -44,6 +44,7 @@ func TestScripts(t *testing.T) {
 		Dir: "../../testdata/script",
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("IMGWARD_STATE", filepath.Join(env.WorkDir, ".state"))
+			env.Setenv("IMGWARD_LOCAL", filepath.Join(env.WorkDir, ".local"))
 			env.Setenv("XENSTORED_PATH", "")
 			env.Setenv("LONG", strings.Repeat("x", 4096))
 			env.Setenv("ESCAPES", "no/evil\x1b[2Jname")
