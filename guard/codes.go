@@ -65,6 +65,9 @@ const (
 	LeaseRefused Code = "lease.refused"
 	LeaseTaken   Code = "lease.taken"
 	FileShut     Code = "file.shut"
+	LockWrite    Code = "lock.write"
+	LockRead     Code = "lock.read"
+	LockGuest    Code = "lock.guest"
 	ExclFree     Code = "excl.free"
 	ExclHeld     Code = "excl.held"
 	FlockHeld    Code = "flock.held"
@@ -100,7 +103,7 @@ func blindCode(collector string) Code { return Code("blind." + collector) }
 // exclusive open proves that there is none in any namespace.
 var witnesses = map[Code][]Code{
 	LeaseFree: {"blind.procfd", "blind.mounts"},
-	DMFree:    {"blind.procfd", "blind.mounts"},
+	DMFree:    {"blind.procfd", "blind.mounts", "blind.locks"},
 	ExclFree:  {"blind.mounts"},
 }
 
@@ -161,6 +164,9 @@ var rules = []rule{
 	{LeaseRefused, Never, Busy, false, false, `The kernel refused a lease on the file because somebody has it open for writing. If no other line says who it is, it is a part of the kernel (a loop device in another namespace, an export) or a descriptor in flight.`},
 	{LeaseTaken, Never, Busy, false, false, `Another process holds a lease on the file, as file servers and imgward itself do while they work on it. Wait for it.`},
 	{FileShut, Never, Never, false, false, `Nobody may open the file: another imgward writes to it at this moment, or it is swapped to. Wait for it.`},
+	{LockWrite, Never, Busy, false, false, `A program holds a byte-range lock (fcntl(2)) on the target that says that it writes to it. QEMU takes such locks for the disks of a running machine, except those of a Xen domain's own drivers; qemu-img and libguestfs take them while they work. Shut the machine down or wait for the program.`},
+	{LockRead, Busy, Note, true, false, `A program holds a byte-range lock (fcntl(2)) on the target that says that it reads it: QEMU does for a read-only disk and for the base image under a machine's own. Shut the machine down, or override this finding by name.`},
+	{LockGuest, Never, Busy, false, false, `libvirt's lock manager (virtlockd) holds the lock of a running domain on the target. Shut the domain down. Nothing overrides this.`},
 	{ExclFree, Note, Note, false, false, `The kernel granted an exclusive open of the device, which it does only when no mount, no swap, no md, device-mapper or other claimant has it. Domains and plain openers do not show here.`},
 	{ExclHeld, Never, Busy, false, false, `The kernel refused an exclusive open of the device: it, its disk or one of its partitions is claimed by a mount, by swap, by md, device-mapper, bcache, btrfs, ZFS, drbd or the like. If no other line says by which, look with "lsblk" and "dmsetup deps".`},
 	{FlockHeld, Busy, Note, true, false, `Another program holds a lock (flock(2)) on the device node: udev while it probes, or a tool that formats or partitions. Wait for it.`},
@@ -198,6 +204,7 @@ var rules = []rule{
 	{"blind.swaps", Unsure, Unsure, true, false, `The list of active swap areas could not be read.`},
 	{"blind.procfd", Unsure, Unsure, true, false, `The open files of some process could not be looked at. Where the kernel itself can say that nobody has the target open (a lease on a file, the count of a device-mapper device), this is a note. A plain disk or a loop device has no such count: override it by the process, or look at the process yourself.`},
 	{"blind.lease", Unsure, Unsure, true, false, `No lease could be asked for on the file: the file system has none, or you are not its owner. It is not known whether a part of the kernel has it open.`},
+	{"blind.locks", Unsure, Unsure, true, false, `The kernel's table of file locks could not be read, so it is not known whether a virtual machine has locked the target. For a device that device-mapper counts no opener of, this is a note.`},
 	{"blind.excl", Unsure, Unsure, true, false, `No exclusive open of the device could be tried.`},
 	{"blind.dm", Unsure, Unsure, true, false, `The device-mapper count of openers could not be read.`},
 	{"blind.locality", Unsure, Unsure, true, false, `It could not be read on which disks or mounts the target is, what this host exports, or what was stated of its storage, so it is not known whether other hosts can use it.`},

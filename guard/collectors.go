@@ -14,6 +14,7 @@ func Collectors() []Collector {
 		swaps{},
 		procfd{},
 		lease{},
+		locks{},
 		excl{},
 		locality{},
 		self{},

@@ -3,7 +3,6 @@ package guard
 import (
 	"context"
 	"strconv"
-	"time"
 
 	"imgward/guard/hostfs"
 )
@@ -16,9 +15,6 @@ import (
 //
 // It says nothing of devices that are not device-mapper's.
 type dm struct{}
-
-// looks is how often a count that may be a passing probe is read.
-const looks = 4
 
 func (dm) Name() string { return "dm" }
 
@@ -35,7 +31,7 @@ func (dm) Collect(ctx context.Context, host *Host, t *Target, s *Sheet) {
 	if t.held != nil {
 		expect = 1
 	}
-	for i := range looks {
+	for i := 0; ; i++ {
 		open, err := mapperOpeners(ctx, host, t.ID)
 		if err != nil {
 			s.Blind("the device-mapper count of "+number, err)
@@ -46,18 +42,12 @@ func (dm) Collect(ctx context.Context, host *Host, t *Target, s *Sheet) {
 		case open == expect:
 			s.Found(Finding{Code: DMFree, Relation: Same, Subject: d.label(), Key: d.name, Detail: "is open nowhere, says device-mapper", Source: source})
 			return
-		case host.Patience == 0 || i == looks-1:
+		case !host.again(ctx, i):
 			s.Found(Finding{
 				Code: DMOpen, Relation: Same, Subject: d.label(), Key: d.name,
 				Detail: "is open " + count(open-expect, "time") + ", says device-mapper", Source: source,
 				Remedy: "find out who has it open with \"dmsetup info\" and \"xl block-list\"",
 			})
-			return
-		}
-		select {
-		case <-time.After(host.Patience):
-		case <-ctx.Done():
-			s.Blind("the device-mapper count of "+number, ctx.Err())
 			return
 		}
 	}

@@ -12,8 +12,9 @@ import (
 
 // excl opens a block device exclusively (open(2), O_EXCL without O_CREAT) and
 // closes it at once: the kernel refuses while a mount, swap, md, device-mapper
-// or another claimant has the device, its disk or one of its partitions. Whether
-// the kernel has the device set read-only is asked with it.
+// or another claimant has the device, its disk or one of its partitions. One who
+// is gone when it is asked again was another's question. Whether the kernel has
+// the device set read-only is asked with it.
 //
 // It does not see the Xen block backend, loop devices, QEMU, tapdisk and plain
 // openers, none of which claims the device.
@@ -31,7 +32,12 @@ func (excl) Collect(ctx context.Context, host *Host, t *Target, s *Sheet) {
 	f := Finding{Relation: Same, Subject: "the kernel", Key: "kernel", Source: "open O_EXCL of " + quote(t.Real)}
 	answer, err := "free", error(nil)
 	if t.held == nil || t.held.reading { // else our own exclusive open is the answer
-		answer, err = host.FS.Ask(ctx, hostfs.Excl, t.handle.Name())
+		for i := 0; ; i++ {
+			answer, err = host.FS.Ask(ctx, hostfs.Excl, t.handle.Name())
+			if !errors.Is(err, syscall.EBUSY) || !host.again(ctx, i) {
+				break
+			}
+		}
 	}
 	switch {
 	case errors.Is(err, syscall.EBUSY):

@@ -1,11 +1,14 @@
 package guard
 
 import (
+	"fmt"
 	"math"
 	"path"
 	"slices"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"imgward/guard/hostfs"
 )
@@ -75,17 +78,29 @@ func FuzzParseFDFlags(f *testing.F) {
 	})
 }
 
-func FuzzParseLeases(f *testing.F) {
-	f.Add("1: LEASE  ACTIVE    WRITE 2311 fe:00:14847 0 EOF\n", uint64(14847))
-	f.Add("1: POSIX  ADVISORY  READ 1 08:01:7 0 EOF\n1: -> FLOCK ADVISORY WRITE 2 08:01:7 0 EOF\n", uint64(7))
-	f.Add("1: ->\n", uint64(0))
-	f.Fuzz(func(t *testing.T, table string, ino uint64) {
-		pid, err := parseLeases(table, ino)
-		if pid != "" && (err != nil || !strings.Contains(table, "LEASE")) {
-			t.Errorf("process %q, %v", pid, err)
+func FuzzParseLocks(f *testing.F) {
+	f.Add("1: LEASE  ACTIVE    WRITE 2311 fe:00:14847 0 EOF\n")
+	f.Add("1: POSIX  ADVISORY  READ 1 08:01:7 0 EOF\n1: -> FLOCK ADVISORY WRITE 2 08:01:7 0 EOF\n")
+	f.Add("1: OFDLCK ADVISORY  READ -1 fe:00:14847 100 101\n2: POSIX ADVISORY WRITE -7 <none>:0 0 0\n")
+	f.Add("1: ->\n")
+	f.Fuzz(func(t *testing.T, table string) {
+		locks, err := parseLocks(table)
+		if err == nil && len(locks) != strings.Count(table, "\n") {
+			t.Errorf("%d locks of %d lines", len(locks), strings.Count(table, "\n"))
 		}
-		if err == nil && pid == "" && table != "" && !strings.HasSuffix(table, "\n") {
+		if err == nil && table != "" && !strings.HasSuffix(table, "\n") {
 			t.Errorf("a cut-off table is taken for whole")
+		}
+		for _, l := range locks {
+			// What is said of a lock is what the line says.
+			again, ok := parseLock(fmt.Sprintf("1: %s x %s %s %x:%x:%d %d %s\n", l.kind, l.access, l.pid, unix.Major(l.dev), unix.Minor(l.dev), l.ino, l.start, l.end))
+			again.waits = l.waits
+			if l.kind != "->" && (!ok || again != l) {
+				t.Errorf("%+v is read as %+v", l, again)
+			}
+			if l.qemu() && l.end == "EOF" {
+				t.Errorf("%s is taken for QEMU's", l)
+			}
 		}
 	})
 }

@@ -293,7 +293,7 @@ func (r *inventoryReader) savedIn(dir string) {
 			continue
 		}
 		if err == nil {
-			err = r.notLeased(st.Ino)
+			err = r.notLeased(st)
 		}
 		if err != nil {
 			r.blind("saved", file, err)
@@ -309,8 +309,8 @@ func (r *inventoryReader) savedIn(dir string) {
 }
 
 // notLeased is an error for a file that opening it for reading would disturb.
-func (r *inventoryReader) notLeased(ino uint64) error {
-	pid, err := leaseHolder(r.host, ino)
+func (r *inventoryReader) notLeased(st hostfs.Stat) error {
+	pid, err := leaseHolder(r.host, st.Dev, st.Ino)
 	if err == nil && pid != "" {
 		err = fmt.Errorf("process %s holds a lease on it", pid)
 	}

@@ -134,7 +134,7 @@ func (r *inventoryReader) saved(file string) (domcfg.Domain, error) {
 	if id, ok := idOf(st); ok && id == r.target {
 		return domcfg.Domain{}, fmt.Errorf("%s is the target itself", quote(file))
 	}
-	if err := r.notLeased(st.Ino); err != nil {
+	if err := r.notLeased(st); err != nil {
 		return domcfg.Domain{}, err
 	}
 	return r.save(file)

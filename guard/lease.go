@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
-	"strings"
 	"syscall"
 
 	"imgward/guard/hostfs"
@@ -25,49 +24,66 @@ func (lease) Name() string { return "lease" }
 
 func (lease) Reads() []string { return []string{"/proc/locks", "lease"} }
 
-// Collect implements [Collector].
+// Collect implements [Collector]. A refusal may be a passing probe, another
+// imgward's for one, and is asked about again a few times.
 func (lease) Collect(ctx context.Context, host *Host, t *Target, s *Sheet) {
 	if t.ID.Kind != KindFile || t.held != nil && t.held.reading {
 		return // a lease on a source that we read ourselves would only show us
 	}
+	for i := 0; ; i++ {
+		f, err := askForLease(ctx, host, t)
+		switch {
+		case err != nil:
+			s.Blind(err.where, err.err)
+		case f.passing() && t.held == nil && host.again(ctx, i):
+			continue
+		default:
+			s.Found(f)
+		}
+		return
+	}
+}
+
+// passing tells that an opener of a moment looks the same.
+func (f Finding) passing() bool {
+	return f.Code == LeaseRefused || f.Code == LeaseReaders || f.Code == LeaseTaken
+}
+
+// askForLease says what the kernel answers.
+func askForLease(ctx context.Context, host *Host, t *Target) (Finding, *denial) {
 	answer, err := "", error(nil)
 	if t.held != nil {
 		answer, err = t.held.lease()
 	} else {
 		// Asking opens the file, which would break a lease of somebody's.
-		taken, lerr := leaseHolder(host, t.ID.Ino)
+		taken, lerr := leaseHolder(host, t.ID.Dev, t.ID.Ino)
 		if lerr != nil {
-			s.Blind("/proc/locks", lerr)
-			return
+			return Finding{}, &denial{"/proc/locks", lerr}
 		}
 		if taken != "" {
 			f := Finding{Code: LeaseTaken, Relation: Same, Detail: "holds a lease on it", Source: "/proc/locks: inode " + strconv.FormatUint(t.ID.Ino, 10)}
 			f.Subject, f.Key = processName(host, taken)
 			f.Remedy = "wait for " + f.Subject
-			s.Found(f)
-			return
+			return f, nil
 		}
 		answer, err = host.FS.Ask(ctx, hostfs.Lease, t.handle.Name())
 	}
 	f := Finding{Relation: Same, Subject: "the kernel", Key: "kernel", Source: "fcntl F_SETLEASE F_WRLCK on " + quote(t.Real)}
 	switch {
 	case errors.Is(err, syscall.ETXTBSY):
-		s.Found(shutFinding(t))
-		return
+		return shutFinding(t), nil
 	case errors.Is(err, syscall.EAGAIN):
 		f.Code, f.Detail, f.Remedy = LeaseRefused, "refuses a lease: somebody has it open for writing", "find out who has it open"
 	case err != nil:
-		s.Blind("lease", err)
-		return
+		return Finding{}, &denial{"lease", err}
 	case answer == "write":
 		f.Code, f.Detail = LeaseFree, "grants a write lease: nobody has it open"
 	case answer == "read":
 		f.Code, f.Detail, f.Remedy = LeaseReaders, "grants only a read lease: somebody has it open for reading", "find out who has it open"
 	default:
-		s.Blind("lease", fmt.Errorf("unexpected answer %q", answer))
-		return
+		return Finding{}, &denial{"lease", fmt.Errorf("unexpected answer %q", answer)}
 	}
-	s.Found(f)
+	return f, nil
 }
 
 // shutFinding is about a file that the kernel opens for nobody: a closed [gate]
@@ -79,34 +95,14 @@ func shutFinding(t *Target) Finding {
 	}
 }
 
-// leaseHolder gives the process that holds a lease on a file of this inode
-// number, or "".
-func leaseHolder(host *Host, ino uint64) (pid string, err error) {
-	table, err := host.FS.ReadFile("/proc/locks")
-	if err != nil {
-		return "", err
-	}
-	return parseLeases(string(table), ino)
-}
-
-// parseLeases finds a lease in a table of locks (proc(5), /proc/locks):
-//
-//	1: LEASE  ACTIVE    WRITE 2311 fe:00:14847 0 EOF
-//
-// The device there is the superblock's, which on some file systems is not what
-// stat shows, so the inode number alone decides, to the careful side.
-func parseLeases(table string, ino uint64) (string, error) {
-	for line := range strings.Lines(table) {
-		f := strings.Fields(line)
-		if len(f) > 1 && f[1] == "->" {
-			f = append(f[:1], f[2:]...) // one who waits for the lock above
-		}
-		if len(f) < 6 || !strings.HasSuffix(line, "\n") {
-			return "", fmt.Errorf("malformed or cut off line %q", line)
-		}
-		if f[1] == "LEASE" && strings.HasSuffix(f[5], ":"+strconv.FormatUint(ino, 10)) {
-			return f[4], nil
+// leaseHolder gives the process that holds a lease on the file that stat(2) shows
+// with these numbers, or "" if nobody does.
+func leaseHolder(host *Host, dev, ino uint64) (pid string, err error) {
+	table, err := readLocks(host)
+	for _, l := range table {
+		if l.lease() && l.on(dev, ino) {
+			return l.pid, nil
 		}
 	}
-	return "", nil
+	return "", err
 }

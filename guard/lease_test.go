@@ -39,15 +39,26 @@ func TestLease(t *testing.T) {
 		{"an answer of the future", func(m *machine) { m.image(image, imageID, "maybe", 0) }, []string{"blind.lease unrelated lease"}},
 		{"no answer", func(m *machine) { m.image(image, imageID, "", 0) }, []string{"blind.lease unrelated lease"}},
 		{"a lease of somebody's", func(m *machine) {
-			m.file("/proc/locks", "1: POSIX  ADVISORY  WRITE 1 08:01:100 0 EOF\n2: LEASE  ACTIVE    READ 50 00:2a:100 0 EOF\n")
+			m.file("/proc/locks", "1: POSIX  ADVISORY  WRITE 1 08:01:100 0 EOF\n2: LEASE  ACTIVE    READ 50 08:01:100 0 EOF\n")
 			m.image(image, imageID, "", syscall.EIO) // asking would break it
+		}, []string{"lease.taken same sshd.50"}},
+		{"a delegation of the NFS server's", func(m *machine) {
+			m.file("/proc/locks", "2: DELEG  ACTIVE    READ 50 08:01:100 0 EOF\n")
+			m.image(image, imageID, "", syscall.EIO)
+		}, []string{"lease.taken same sshd.50"}},
+		{"a lease on a file of another file system", func(m *machine) {
+			m.file("/proc/locks", "1: LEASE  ACTIVE    READ 50 08:02:100 0 EOF\n2: LEASE  ACTIVE    READ 50 00:2a:100 0 EOF\n")
+		}, []string{"lease.free same kernel"}},
+		{"a lease on a subvolume, whose table shows another device", func(m *machine) {
+			m.file("/proc/locks", "2: LEASE  ACTIVE    READ 50 00:2a:100 0 EOF\n")
+			m.image(image, FileID(hostfs.Mkdev(0, 43), 100), "", syscall.EIO)
 		}, []string{"lease.taken same sshd.50"}},
 		{"a lease on another file", func(m *machine) { m.file("/proc/locks", "2: LEASE  ACTIVE    READ 50 08:01:1100 0 EOF\n") },
 			[]string{"lease.free same kernel"}},
 		{"one who waits for a lock", func(m *machine) {
 			m.file("/proc/locks", "1: FLOCK  ADVISORY  WRITE 1 08:01:100 0 EOF\n1: -> FLOCK  ADVISORY  WRITE 2 08:01:100 0 EOF\n")
 		}, []string{"lease.free same kernel"}},
-		{"a table of locks that is cut off", func(m *machine) { m.file("/proc/locks", "2: LEASE  ACTIVE    READ 50 08:01:1") },
+		{"a table of locks that is cut off", func(m *machine) { m.file("/proc/locks", "2: LEASE  ACTIVE    READ 50 08:01:101 0") },
 			[]string{"blind.lease unrelated /proc/locks"}},
 		{"a table of locks that cannot be read", func(m *machine) { m.fs.SetErr("/proc/locks", syscall.EACCES) },
 			[]string{"blind.lease unrelated /proc/locks"}},
@@ -120,6 +131,89 @@ func TestExcl(t *testing.T) {
 	m.disk("sdb", "8:16")
 	m.fs.SetAsk(hostfs.Excl, "/dev/sdb", "", syscall.EBUSY)
 	wantFound(t, m.collectHeld(t, excl{}, "/dev/sdb", testHeld(t, t.TempDir()+"/x")), "excl.free same kernel")
+}
+
+// A lease that is refused, and an opener or a lease of somebody's that is gone when
+// it is looked at again, was another imgward's question.
+func TestPassingProbe(t *testing.T) {
+	taken := "1: LEASE  ACTIVE    WRITE 50 08:01:100 0 EOF\n"
+	for _, tt := range []struct {
+		name  string
+		op    string // what is looked at
+		path  string
+		looks []func(m *machine) // what each look finds; the last stays
+		want  []string           // with patience
+		once  []string           // without
+	}{
+		{"a lease", "ask lease", image, []func(*machine){
+			func(m *machine) { m.fs.SetAsk(hostfs.Lease, image, "", syscall.EAGAIN) },
+			func(m *machine) { m.fs.SetAsk(hostfs.Lease, image, "read", 0) },
+			func(m *machine) { m.fs.SetAsk(hostfs.Lease, image, "write", 0) },
+		}, []string{"lease.free same kernel"}, []string{"lease.refused same kernel"}},
+		{"readers who stay", "ask lease", image, []func(*machine){
+			func(m *machine) { m.fs.SetAsk(hostfs.Lease, image, "read", 0) },
+		}, []string{"lease.readers same kernel"}, []string{"lease.readers same kernel"}},
+		{"somebody's lease", "read", image, []func(*machine){
+			func(m *machine) { m.file("/proc/locks", taken) },
+			func(m *machine) { m.file("/proc/locks", "") },
+		}, []string{"lease.free same kernel"}, []string{"lease.taken same sshd.50"}},
+		{"somebody's lease that stays", "read", image, []func(*machine){
+			func(m *machine) { m.file("/proc/locks", taken) },
+		}, []string{"lease.taken same sshd.50"}, []string{"lease.taken same sshd.50"}},
+		{"an exclusive opener", "ask excl", "/dev/sdb", []func(*machine){
+			func(m *machine) { m.fs.SetAsk(hostfs.Excl, "/dev/sdb", "", syscall.EBUSY) },
+			func(m *machine) { m.fs.SetAsk(hostfs.Excl, "/dev/sdb", "free", 0) },
+		}, []string{"excl.free same kernel"}, []string{"excl.held same kernel"}},
+		{"one who stays", "ask excl", "/dev/sdb", []func(*machine){
+			func(m *machine) { m.fs.SetAsk(hostfs.Excl, "/dev/sdb", "", syscall.EBUSY) },
+		}, []string{"excl.held same kernel"}, []string{"excl.held same kernel"}},
+		{"a reader", "stat", image, []func(*machine){
+			func(m *machine) { m.open("/proc/50", "4", imageID, "0100000") },
+			func(m *machine) { m.fs.SetErr("/proc/50/fd/4", syscall.ENOENT) },
+		}, nil, []string{"fd.read same sshd.50"}},
+		{"a descriptor that leads elsewhere now", "stat", image, []func(*machine){
+			func(m *machine) { m.open("/proc/50", "4", imageID, "0100000") },
+			func(m *machine) { m.open("/proc/50", "4", FileID(1, 1), "0100000") },
+		}, nil, []string{"fd.read same sshd.50"}},
+		{"a reader who stays", "stat", image, []func(*machine){
+			func(m *machine) { m.open("/proc/50", "4", imageID, "0100000") },
+		}, []string{"fd.read same sshd.50"}, []string{"fd.read same sshd.50"}},
+		{"a reader who cannot be looked at again", "stat", image, []func(*machine){
+			func(m *machine) { m.open("/proc/50", "4", imageID, "0100000") },
+			func(m *machine) { m.fs.SetErr("/proc/50/fd/4", syscall.EACCES) },
+		}, []string{"fd.read same sshd.50"}, []string{"fd.read same sshd.50"}},
+		{"a writer, who is not waited for", "stat", image, []func(*machine){
+			func(m *machine) { m.open("/proc/50", "4", imageID, "0100002") },
+			func(m *machine) { m.fs.SetErr("/proc/50/fd/4", syscall.ENOENT) },
+		}, []string{"fd.write same sshd.50"}, []string{"fd.write same sshd.50"}},
+	} {
+		collector := map[string]Collector{"ask lease": lease{}, "read": lease{}, "ask excl": excl{}, "stat": procfd{}}[tt.op]
+		for _, patience := range []time.Duration{0, time.Second} {
+			t.Run(fmt.Sprintf("%s/%s", tt.name, patience), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					m := newMachine()
+					m.disk("sdb", "8:16")
+					m.host.Patience = patience
+					tt.looks[0](m)
+					looked := 0
+					m.host.FS = m.host.FS.Record(func(op, name string) {
+						if op == tt.op && (op != "read" || name == "/proc/locks") && (op != "stat" || name == "/proc/50/fd/4") {
+							tt.looks[min(looked, len(tt.looks)-1)](m)
+							looked++
+						}
+					})
+					want := tt.want
+					if patience == 0 {
+						want = tt.once
+					}
+					wantFound(t, m.collect(t, collector, tt.path), want...)
+					if looked > looks {
+						t.Errorf("looked %d times", looked)
+					}
+				})
+			})
+		}
+	}
 }
 
 // An opener that is gone when the count is read again was a passing probe. One

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -51,12 +52,13 @@ func (procfd) Collect(ctx context.Context, host *Host, t *Target, s *Sheet) {
 		return
 	}
 	mapped := map[mapping]bool{}
+	var readers []reader
 	for _, pid := range pids {
 		if ctx.Err() != nil {
 			s.Blind("/proc/"+pid, ctx.Err())
 			return
 		}
-		p := procLook{host: host, t: t, s: s, pid: pid, mapped: mapped}
+		p := procLook{host: host, t: t, s: s, pid: pid, mapped: mapped, readers: &readers}
 		p.fds("/proc/" + pid)
 		p.maps()
 		if d := p.denied; d.err != nil {
@@ -64,7 +66,30 @@ func (procfd) Collect(ctx context.Context, host *Host, t *Target, s *Sheet) {
 			s.blindTo("the open files of "+subject, key, d.where, d.err)
 		}
 	}
+	stillThere(ctx, host, s, readers)
 	s.Looked(len(pids), "process")
+}
+
+// A reader is a descriptor that was open for reading when it was looked at.
+type reader struct {
+	finding Finding
+	link    string
+	id      ID
+}
+
+// stillThere says who reads, but for those who are gone after a while, as another
+// imgward is that checks the same target.
+func stillThere(ctx context.Context, host *Host, s *Sheet, readers []reader) {
+	for i := 0; len(readers) > 0 && host.again(ctx, i); i++ {
+		readers = slices.DeleteFunc(readers, func(r reader) bool {
+			st, err := host.FS.Stat(r.link)
+			id, ok := idOf(st)
+			return vanished(r.link, err) || err == nil && (!ok || id != r.id)
+		})
+	}
+	for _, r := range readers {
+		s.Found(r.finding)
+	}
 }
 
 // A denial is the first thing of a process that could not be looked at.
@@ -87,6 +112,8 @@ type procLook struct {
 	pid    string
 	denied denial
 	mapped map[mapping]bool // what is known not to lead to a device
+
+	readers *[]reader
 }
 
 func (p *procLook) deny(where string, err error) {
@@ -129,7 +156,12 @@ func (p *procLook) fds(dir string) {
 		case flags&oPath != 0:
 			continue
 		}
-		p.found(rel, id, flags&3 != os.O_RDONLY, "has it open", link)
+		f := p.finding(rel, id, flags&3 != os.O_RDONLY, "has it open", link)
+		if f.Code == FDRead && p.host.Patience > 0 {
+			*p.readers = append(*p.readers, reader{f, link, id})
+			continue
+		}
+		p.s.Found(f)
 	}
 }
 
@@ -217,11 +249,11 @@ func (p *procLook) maps() {
 			p.mapped[m.mapping] = true
 			continue
 		}
-		p.found(rel, id, m.writable, "has it mapped", file)
+		p.s.Found(p.finding(rel, id, m.writable, "has it mapped", file))
 	}
 }
 
-func (p *procLook) found(rel Relation, id ID, writes bool, what, source string) {
+func (p *procLook) finding(rel Relation, id ID, writes bool, what, source string) Finding {
 	subject, key := processName(p.host, p.pid)
 	f := Finding{
 		Code: FDRead, Relation: rel, Subject: subject, Key: key,
@@ -233,7 +265,7 @@ func (p *procLook) found(rel Relation, id ID, writes bool, what, source string) 
 	if writes {
 		f.Code, f.Detail = FDWrite, what+" for writing"+p.t.via(rel, id)
 	}
-	p.s.Found(f)
+	return f
 }
 
 // isMachine tells the processes that run virtual machines by their names, which

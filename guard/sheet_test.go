@@ -188,11 +188,11 @@ func TestVanished(t *testing.T) {
 func TestVouching(t *testing.T) {
 	blindness := []Code{
 		"blind.stack", "blind.xen", "blind.holders", "blind.mounts", "blind.swaps", "blind.procfd", "blind.lease",
-		"blind.excl", "blind.dm", "blind.self", "blind.marks",
+		"blind.excl", "blind.dm", "blind.self", "blind.marks", "blind.locks",
 	}
 	for witness, want := range map[Code][]Code{
 		LeaseFree:    {"blind.mounts", "blind.procfd"},
-		DMFree:       {"blind.mounts", "blind.procfd"},
+		DMFree:       {"blind.mounts", "blind.procfd", "blind.locks"},
 		ExclFree:     {"blind.mounts"},
 		LeaseReaders: nil,
 		LeaseRefused: nil,

@@ -35,11 +35,28 @@ type Host struct {
 	// /etc/imgward/local where it is empty.
 	Local string
 
-	// Patience is the pause before a counter that short-lived openers disturb
-	// is read again. Zero reads it once.
+	// Patience is the pause before what short-lived openers disturb is looked at
+	// again. Zero looks once.
 	Patience time.Duration
 
 	Log *slog.Logger
+}
+
+// looks is how often at most something that may be a passing probe is looked at.
+const looks = 4
+
+// again waits before another look at something that may be a passing probe. It is
+// false, at once, after the last of them (the first is look 0), and when ctx ends.
+func (h *Host) again(ctx context.Context, look int) bool {
+	if h.Patience == 0 || look >= looks-1 {
+		return false
+	}
+	select {
+	case <-time.After(h.Patience):
+		return true
+	case <-ctx.Done():
+		return false
+	}
 }
 
 // Store is the part of xenstore that the guard reads. *xenstore.Conn is one.
