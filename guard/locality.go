@@ -298,7 +298,7 @@ func (w *localWalk) disk(d *device, trail []storage) {
 		return
 	}
 	f.Source += ": " + quote(link)
-	where, what := reachOf(d.name, link)
+	where, what := reachOf(link)
 	switch where {
 	case nvmeReach:
 		where, what, err = nvmeTransport(w.host.FS, d.name)

@@ -47,7 +47,7 @@ var buses = []struct {
 }
 
 // reachOf judges a disk by the text of its link in /sys/block.
-func reachOf(name, link string) (reach, string) {
+func reachOf(link string) (reach, string) {
 	elements := strings.Split(link, "/")
 	for _, b := range buses {
 		if slices.ContainsFunc(elements, b.element.MatchString) {

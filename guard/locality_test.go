@@ -50,8 +50,7 @@ func TestDisksByTheirPlace(t *testing.T) {
 		{"../devices/pci0000:00/0000:00:10.0/host2/target2:0:0/2:0:0:0/block/sda", scsiReach},
 		{"", unknownReach},
 	} {
-		name := tt.link[strings.LastIndexByte(tt.link, '/')+1:]
-		if got, what := reachOf(name, tt.link); got != tt.want || got == sharedReach && what == "" {
+		if got, what := reachOf(tt.link); got != tt.want || got == sharedReach && what == "" {
 			t.Errorf("%s: %d (%s), want %d", tt.link, got, what, tt.want)
 		}
 	}

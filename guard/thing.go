@@ -34,7 +34,7 @@ type Thing struct {
 func thingsOf(ctx context.Context, host *Host, s *stack, st storage) []Thing {
 	switch {
 	case st.mount != nil:
-		if th, ok := mountThing(host, st.mount); ok {
+		if th, ok := mountThing(ctx, host, s, st.mount); ok {
 			return []Thing{th}
 		}
 	case st.device.kind != "loop":
@@ -50,9 +50,10 @@ func thingsOf(ctx context.Context, host *Host, s *stack, st storage) []Thing {
 	return nil
 }
 
-// mountThing knows a file system on a block device by its uuid, and any other by
-// what it is mounted from. It is false for one on a device without a uuid.
-func mountThing(host *Host, m *mount) (Thing, bool) {
+// mountThing knows a file system on a block device by its uuid, which a copy of
+// it has as well, and by the device; any other by what it is mounted from. It is
+// false for one on a device without a uuid.
+func mountThing(ctx context.Context, host *Host, s *stack, m *mount) (Thing, bool) {
 	id := m.source
 	if slices.Contains(deviceFS, m.fstype) || m.fstype == "btrfs" {
 		dev := m.dev
@@ -62,6 +63,9 @@ func mountThing(host *Host, m *mount) (Thing, bool) {
 			}
 		}
 		id = filesystemUUID(host, dev)
+		if on := stableDevice(ctx, host, s, BlockID(dev), 0); id != "" && on != "" {
+			id += " on " + on
+		}
 	}
 	return Thing{thingMount, m.point, m.fstype + " " + id}, id != ""
 }
@@ -122,12 +126,12 @@ func thingNamed(ctx context.Context, host *Host, name string) (Thing, error) {
 		}
 		return Thing{}, errors.New("the device has no uuid, wwid or serial number by which it could be known again")
 	case hostfs.Directory:
-		return mountNamed(host, h)
+		return mountNamed(ctx, host, s, h)
 	}
 	return Thing{}, fmt.Errorf("it is a %s, not a mount point, a block device or a volume group", h.Stat.Type)
 }
 
-func mountNamed(host *Host, h *hostfs.Handle) (Thing, error) {
+func mountNamed(ctx context.Context, host *Host, s *stack, h *hostfs.Handle) (Thing, error) {
 	b, err := host.FS.ReadFile("/proc/self/mountinfo")
 	if err != nil {
 		return Thing{}, err
@@ -143,7 +147,7 @@ func mountNamed(host *Host, h *hostfs.Handle) (Thing, error) {
 	case m.point != h.Real:
 		return Thing{}, fmt.Errorf("it is no mount point; it is on %s", quote(m.point))
 	}
-	th, ok := mountThing(host, m)
+	th, ok := mountThing(ctx, host, s, m)
 	if !ok {
 		return Thing{}, errors.New("the file system has no uuid by which it could be known again")
 	}

@@ -81,6 +81,32 @@ func TestStatements(t *testing.T) {
 	}
 }
 
+// A copy of a file system has its uuid; a statement about the one is none about
+// the other.
+func TestStatementAboutACopiedFileSystem(t *testing.T) {
+	m := san()
+	m.on("ext4", "/dev/sdb", devID("8:16").Rdev)
+	m.link("/dev/disk/by-uuid/2da78c72", "../../sdb")
+	m.host.Local = filepath.Join(t.TempDir(), "local")
+	st, err := TrustLocal(t.Context(), m.host, "/srv/images", "bob", saidAt)
+	if err == nil || st.Identity != "" {
+		t.Errorf("a directory of another file system: %v, %v", st, err)
+	}
+	m.fs.SetStat("/srv/images", hostfs.Stat{Type: hostfs.Directory, Dev: devID("8:16").Rdev, Ino: 2})
+	st, err = TrustLocal(t.Context(), m.host, "/srv/images", "bob", saidAt)
+	if err != nil || st.Identity != "ext4 2da78c72 on disk:naa.6001405aa" {
+		t.Fatalf("%v, %v", st, err)
+	}
+	m.file(m.host.Local, st.String()+"\n")
+	if v := (Policy{}).Judge(m.collect(t, locality{}, image)); v.Decision != Proceed {
+		t.Errorf("what was stated: %v", v.Because)
+	}
+	m.file("/sys/block/sdb/device/wwid", "naa.6001405bb\n")
+	if v := (Policy{}).Judge(m.collect(t, locality{}, image)); v.Decision != Refuse {
+		t.Error("its copy on another disk is taken for it")
+	}
+}
+
 func TestRemedyNamesWhatCanBeStated(t *testing.T) {
 	for path, want := range map[string]string{
 		image:       `"imgward trust-local /srv/images"`,
