@@ -55,8 +55,9 @@ fuzz: ## each fuzz target for FUZZTIME (20s)
 		done; \
 	done
 
-bench: deps build ## the same copy by imgward and by its peers, as ratios; BENCH_SIZE, BENCH_DIR
+bench: deps build ## copies, and checks of an idle and a crowded host, beside their peers; BENCH_SIZE, BENCH_DIR
 	@go run ./bench
+	@go test ./cmd/imgward -run '^$$' -bench Check -benchtime 11x
 
 demo: deps build ## what imgward refuses and why, on throw-away images
 	@testdata/demo/demo.sh
