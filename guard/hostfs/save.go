@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -25,15 +26,8 @@ func (r *Root) Save(w io.Writer) error {
 	}
 	out.WriteString(r.rec.comment)
 	out.WriteString("-- manifest --\n")
-	keys := make([]key, 0, len(r.rec.entries))
-	for k := range r.rec.entries {
-		keys = append(keys, k)
-	}
-	slices.SortFunc(keys, func(a, b key) int {
-		return cmp.Or(cmp.Compare(a.name, b.name), cmp.Compare(a.kind, b.kind), cmp.Compare(a.question, b.question))
-	})
 	var files []key
-	for _, k := range keys {
+	for _, k := range r.rec.sorted() {
 		e := r.rec.entries[k]
 		if k.kind == kindFile && e.errno == 0 && isText(e.text) && isMember(k.name) {
 			files = append(files, k)
@@ -56,6 +50,13 @@ func (r *Root) Save(w io.Writer) error {
 		return fmt.Errorf("save capture: %w", err)
 	}
 	return nil
+}
+
+// sorted lists what there are entries of, by name.
+func (c *record) sorted() []key {
+	return slices.SortedFunc(maps.Keys(c.entries), func(a, b key) int {
+		return cmp.Or(cmp.Compare(a.name, b.name), cmp.Compare(a.kind, b.kind), cmp.Compare(a.question, b.question))
+	})
 }
 
 // lines are what a manifest says of one entry.
@@ -169,7 +170,7 @@ func checkText(what, s string) error {
 // contents, answers, the members and the comment, but not data. id is the entry
 // as Entries lists it where the text is a content or an answer, "member NAME" for
 // a member and its name, and empty for everything else, so that edit can treat a
-// name in the same way wherever it stands.
+// name in the same way wherever it stands. The texts come in the order of names.
 func (r *Root) Rewrite(edit func(id, text string) string) *Root {
 	r.rec.mu.RLock()
 	defer r.rec.mu.RUnlock()
@@ -178,8 +179,8 @@ func (r *Root) Rewrite(edit func(id, text string) string) *Root {
 	for _, m := range r.rec.members {
 		out.rec.members = append(out.rec.members, member{edit("", m.name), edit("member "+m.name, m.data)})
 	}
-	for k, e := range r.rec.entries {
-		id := k.String()
+	for _, k := range r.rec.sorted() {
+		e, id := r.rec.entries[k], k.String()
 		k.name = edit("", k.name)
 		switch k.kind {
 		case kindLink:

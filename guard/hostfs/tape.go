@@ -9,8 +9,8 @@ import (
 	"syscall"
 )
 
-// A tape writes the answers of one root into the record of another. Its first
-// answer to anything holds: what is recorded is not replaced.
+// A tape writes the answers of one root into the record of another. The last
+// answer to anything holds.
 type tape struct {
 	from *Root // for the links on the way to what is asked for
 	to   *record
@@ -21,8 +21,8 @@ type tape struct {
 }
 
 // Tee is a view of the same host that also writes every answer into the in-memory
-// root to, with the links that lead there, so that to answers the same. An answer
-// is written once. What fails with no errno, or by a path with ".." in it, is not
+// root to, with the links that lead there, so that to answers the same. The last
+// answer holds where there are several. What fails with no errno, or by a path with ".." in it, is not
 // written down and stays "not captured".
 func (r *Root) Tee(to *Root) *Root {
 	return &Root{rec: r.rec, watch: r.watch, tape: &tape{
@@ -50,22 +50,21 @@ func (t *tape) take(k key, e entry, err error) {
 	if err != nil && strings.Contains(name+"/", "/../") {
 		return // it may be one of the names before that is to blame
 	}
-	k.name = t.follow(name, k.kind == kindLink)
-	t.put(k, e)
+	var ok bool
+	if k.name, ok = t.follow(name, k.kind == kindLink); ok {
+		t.put(k, e)
+	}
 }
 
-// put records e under k, unless something is.
+// put records e under k. What is not there and was not either is not there at all.
 func (t *tape) put(k key, e entry) {
 	t.to.mu.Lock()
 	defer t.to.mu.Unlock()
-	if t.to.failure(k.name) != 0 {
-		return
-	}
-	if _, ok := t.to.entries[k]; ok {
-		return
-	}
-	if e.errno == syscall.ENOENT && k.kind != kindAsk && !t.to.known[k.name] {
-		k, e = key{kind: kindErr, name: k.name}, entry{errno: e.errno}
+	whole := key{kind: kindErr, name: k.name}
+	if e.errno == syscall.ENOENT && k.kind != kindAsk && (!t.to.known[k.name] || t.to.failure(k.name) == e.errno) {
+		k, e = whole, entry{errno: e.errno}
+	} else {
+		delete(t.to.entries, whole)
 	}
 	t.to.set(k, e)
 }
@@ -81,9 +80,9 @@ func (t *tape) path(name string) string {
 }
 
 // follow records the links on the way to name, as path_resolution(7) has it, and
-// gives where it ends; the last one is not followed if stay is set. It ends early
-// at a magic link, which leads nowhere by its text.
-func (t *tape) follow(name string, stay bool) string {
+// gives where it ends, if it does; the last one is not followed if stay is set. A
+// magic link leads nowhere by its text, so it ends there.
+func (t *tape) follow(name string, stay bool) (end string, ok bool) {
 	at, rest := "/", components(name)
 	for links := 0; len(rest) > 0; {
 		if rest[0] == ".." {
@@ -92,7 +91,7 @@ func (t *tape) follow(name string, stay bool) string {
 		}
 		next := strings.TrimSuffix(at, "/") + "/" + rest[0]
 		if isMagic(next) {
-			return path.Join(append([]string{next}, rest[1:]...)...)
+			return path.Join(append([]string{next}, rest[1:]...)...), true
 		}
 		text, ok := "", false
 		if len(rest) > 1 || !stay {
@@ -103,14 +102,14 @@ func (t *tape) follow(name string, stay bool) string {
 			continue
 		}
 		if links++; links > maxLinks {
-			return next
+			return "", false
 		}
 		if strings.HasPrefix(text, "/") {
 			at = "/"
 		}
 		rest = append(components(text), rest[1:]...)
 	}
-	return at
+	return at, true
 }
 
 // link records the symbolic link at name, if it is one.
@@ -171,8 +170,10 @@ func (t *tape) content(name string, c *Content, err error) {
 	if c.Stat.Type == BlockDevice {
 		t.take(key{kind: kindAsk, question: Size, name: name}, entry{text: formatSize(c.size)}, nil)
 	}
-	t.take(key{kind: kindData, name: name}, entry{data: []piece{{}}}, nil)
-	c.tape, c.taped = t, t.path(name)
+	if at, ok := t.follow(t.path(name), false); ok {
+		c.tape, c.taped = t, at
+		t.read(at, 0, nil, nil)
+	}
 }
 
 // read writes down bytes that were read of a content.
@@ -180,13 +181,11 @@ func (t *tape) read(name string, off int64, b []byte, err error) {
 	if t == nil {
 		return
 	}
-	k := key{kind: kindData, name: t.follow(name, false)}
+	k := key{kind: kindData, name: name}
 	t.to.mu.Lock()
 	defer t.to.mu.Unlock()
-	e, ok := t.to.entries[k]
-	if !ok || e.errno != 0 {
-		return
-	}
+	e := t.to.entries[k]
+	e.errno = 0
 	if err != nil && err != io.EOF {
 		e.broken = true
 	}

@@ -188,23 +188,33 @@ func TestTeeForgetsHandles(t *testing.T) {
 	}
 }
 
-// The first answer holds, since the verdict was made from it.
-func TestTeeKeepsTheFirstAnswer(t *testing.T) {
+// The last answer holds, also where there was nothing before, and where there is
+// nothing any more.
+func TestTeeKeepsTheLastAnswer(t *testing.T) {
 	r, to := hostfs.New(), hostfs.New()
 	tee := r.Tee(to)
 	r.SetFile("/f", "1")
-	r.SetErr("/gone", syscall.ENOENT)
-	tee.ReadFile("/f")
-	tee.ReadFile("/gone")
-	r.SetFile("/f", "2")
-	r.SetFile("/gone", "2")
-	tee.ReadFile("/f")
-	tee.ReadFile("/gone")
-	if b, err := to.ReadFile("/f"); string(b) != "1" || err != nil {
-		t.Errorf("%q, %v", b, err)
+	r.SetErr("/new", syscall.ENOENT)
+	r.SetFile("/gone", "1")
+	r.SetFile("/gone/below", "1")
+	for range 2 {
+		for _, name := range []string{"/f", "/new", "/gone", "/gone/below"} {
+			tee.ReadFile(name)
+		}
+		r.SetFile("/f", "2")
+		r.SetFile("/new", "2")
+		r.SetErr("/gone", syscall.ENOENT)
+		r.SetErr("/gone/below", syscall.ENOENT)
 	}
-	if b, err := to.ReadFile("/gone"); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("%q, %v", b, err)
+	for name, want := range map[string]string{"/f": "2", "/new": "2"} {
+		if b, err := to.ReadFile(name); string(b) != want || err != nil {
+			t.Errorf("%s: %q, %v", name, b, err)
+		}
+	}
+	for _, name := range []string{"/gone", "/gone/below"} {
+		if b, err := to.ReadFile(name); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%s: %q, %v", name, b, err)
+		}
 	}
 }
 
