@@ -10,7 +10,6 @@ import (
 	"path"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -77,22 +76,13 @@ func (c *hostCase) name() string { return strings.TrimSuffix(filepath.Base(c.fil
 
 func (c *hostCase) questions(t *testing.T) []question {
 	t.Helper()
-	ops := map[string]Operation{"overwrite": Overwrite, "create": Create, "read": Read}
+	qs, err := Questions(c.root)
+	if err != nil {
+		t.Fatalf("%s: %v", c.file, err)
+	}
 	var out []question
-	for line := range strings.Lines(c.root.Comment()) {
-		text, ok := strings.CutPrefix(strings.TrimSpace(line), "question: ")
-		if !ok {
-			continue
-		}
-		verb, p, _ := strings.Cut(text, " ")
-		op, known := ops[verb]
-		if !known || p == "" {
-			t.Fatalf("%s: malformed question %q", c.file, text)
-		}
-		if unquoted, err := strconv.Unquote(p); err == nil {
-			p = unquoted
-		}
-		out = append(out, question{op, p, text})
+	for _, q := range qs {
+		out = append(out, question{q.Operation, q.Path, q.String()})
 	}
 	if len(out) == 0 {
 		t.Fatalf("%s: asks nothing", c.file)
@@ -114,22 +104,6 @@ func examine(t *testing.T, root *hostfs.Root, store Store, q question, cs []Coll
 	return g.judge(target, e), e.Findings, nil
 }
 
-func render(v Verdict) string {
-	var b strings.Builder
-	codes := make([]string, 0)
-	for _, c := range v.Codes() {
-		codes = append(codes, string(c))
-	}
-	fmt.Fprintf(&b, "decision: %s\ncodes: %s\n\n", v.Decision, strings.Join(codes, " "))
-	if err := v.Explain(&b); err != nil {
-		panic("internal error: " + err.Error())
-	}
-	for _, h := range v.Hints() {
-		fmt.Fprintf(&b, "hint: %s\n", h)
-	}
-	return b.String()
-}
-
 func TestCapturedHosts(t *testing.T) {
 	for _, c := range hostCases(t) {
 		t.Run(c.name(), func(t *testing.T) {
@@ -145,7 +119,7 @@ func TestCapturedHosts(t *testing.T) {
 						t.Errorf("%s: the capture has a gap: %s", q.text, f.Detail)
 					}
 				}
-				answers["want "+q.text] = render(v)
+				answers["want "+q.text] = v.Answer()
 			}
 			if *update {
 				writeAnswers(t, c, answers)

@@ -72,14 +72,7 @@ func (g *Guard) look(ctx context.Context, t *Target) Evidence {
 	return e
 }
 
-func (g *Guard) judge(t *Target, e Evidence) Verdict {
-	v := g.Policy.Judge(e.Findings)
-	v.Target, v.Looked = t.String(), e.Looked
-	if v.Operation == Check && !t.Exists() {
-		v.Operation = Create
-	}
-	return v
-}
+func (g *Guard) judge(t *Target, e Evidence) Verdict { return g.Policy.verdict(t, e) }
 
 // A Permit is the right to write to one existing target while its hold lasts.
 // Only Write makes one.

@@ -13,13 +13,19 @@ import (
 func (u *ui) checkCommand() *cli.Command {
 	return &cli.Command{
 		Name: "check", Usage: "say whether targets may be written to, and who uses them", ArgsUsage: "TARGET...", HideHelpCommand: true,
-		Flags: targeted(&cli.BoolFlag{Name: "porcelain", Usage: "one line a target for scripts: verdict, token, target, codes, separated by tabs"}),
+		Flags: targeted(
+			&cli.BoolFlag{Name: "porcelain", Usage: "one line a target for scripts: verdict, token, target, codes, separated by tabs"},
+			&cli.StringFlag{Name: "host", Usage: "judge from the capture `FILE` instead of this host; without a target, what it asks"},
+		),
 		Action: func(c *cli.Context) error {
-			if c.NArg() == 0 {
-				return usagef("check needs a target")
-			}
 			if c.Bool("porcelain") && c.Bool("json") {
 				return usagef("--porcelain and --json are two forms of the answer: choose one")
+			}
+			if c.String("host") != "" {
+				return u.checkCapture(c)
+			}
+			if c.NArg() == 0 {
+				return usagef("check needs a target")
 			}
 			s, err := u.open(c, guard.Check)
 			if err != nil {
@@ -46,11 +52,7 @@ func (s *session) check(ctx context.Context, path string, porcelain bool) error 
 	g := s.guard(guard.Check, nil)
 	t, v, err := g.Check(ctx, path)
 	if err != nil {
-		if porcelain {
-			s.result("error\t-\t%q\t-", path)
-		}
-		s.fail(err, exitStatus(err))
-		return err
+		return s.unresolved(err, path, porcelain)
 	}
 	defer t.Close()
 	token, holds := "", ""
@@ -61,6 +63,21 @@ func (s *session) check(ctx context.Context, path string, porcelain bool) error 
 			holds = summary(t)
 		}
 	}
+	return s.verdict(v, path, porcelain, token, holds)
+}
+
+// unresolved says that there is no verdict on a path.
+func (u *ui) unresolved(err error, path string, porcelain bool) error {
+	if porcelain {
+		u.result("error\t-\t%q\t-", path)
+	}
+	u.fail(err, exitStatus(err))
+	return err
+}
+
+// verdict says what the guard makes of a target. Its token and what it holds may
+// be unknown.
+func (u *ui) verdict(v guard.Verdict, path string, porcelain bool, token, holds string) error {
 	refused := v.Err()
 	switch {
 	case porcelain:
@@ -68,22 +85,22 @@ func (s *session) check(ctx context.Context, path string, porcelain bool) error 
 		for _, c := range v.Codes() {
 			codes = append(codes, string(c))
 		}
-		s.result("%s\t%s\t%q\t%s", map[guard.Decision]string{guard.Proceed: "free", guard.Refuse: "busy"}[v.Decision],
+		u.result("%s\t%s\t%q\t%s", map[guard.Decision]string{guard.Proceed: "free", guard.Refuse: "busy"}[v.Decision],
 			orDash(token), path, orDash(strings.Join(codes, ",")))
-	case s.json:
+	case u.json:
 		o := verdictObject(v, token, exitStatus(refused))
 		o.Holds = holds
-		s.object(o)
-	case !s.quiet:
+		u.object(o)
+	case !u.quiet:
 		// A failure to write is remembered by the console and told at the end.
-		_ = v.Explain(s.con.out)
+		_ = v.Explain(u.con.out)
 		if holds != "" {
-			s.result("  holds   %s", printable(holds))
+			u.result("  holds   %s", printable(holds))
 		}
 		if token != "" {
-			s.result("  token   %s", token)
+			u.result("  token   %s", token)
 		}
-		s.hint(v.Hints())
+		u.hint(v.Hints())
 	}
 	return refused
 }

@@ -28,20 +28,33 @@ type session struct {
 	close   func()
 }
 
-// open looks where xenstore is and reads the options that all commands have.
-func (u *ui) open(c *cli.Context, op guard.Operation) (*session, error) {
+// usualState is the directory of imgward's records unless the operator moved it.
+const usualState = "/var/lib/imgward"
+
+// policy reads the options of all commands that ask the guard.
+func (u *ui) policy(c *cli.Context, op guard.Operation) (guard.Policy, error) {
 	u.configure(c)
-	s := &session{ui: u, close: func() {}, policy: guard.Policy{Operation: op, Domain: c.String("domain")}}
+	p := guard.Policy{Operation: op, Domain: c.String("domain")}
 	for _, o := range c.StringSlice("override") {
 		parsed, err := guard.ParseOverride(o)
 		if err != nil {
-			return nil, usagef("%v", err)
+			return p, usagef("%v", err)
 		}
-		s.policy.Override = append(s.policy.Override, parsed)
+		p.Override = append(p.Override, parsed)
 	}
+	return p, nil
+}
+
+// open looks where xenstore is and reads the options that all commands have.
+func (u *ui) open(c *cli.Context, op guard.Operation) (*session, error) {
+	policy, err := u.policy(c, op)
+	if err != nil {
+		return nil, err
+	}
+	s := &session{ui: u, close: func() {}, policy: policy}
 	state := u.con.getenv("IMGWARD_STATE")
 	if state == "" {
-		state = "/var/lib/imgward"
+		state = usualState
 	}
 	if !filepath.IsAbs(state) {
 		return nil, usagef("IMGWARD_STATE %q is no absolute path", state)

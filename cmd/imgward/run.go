@@ -178,6 +178,7 @@ func newApp(u *ui) *cli.App {
 			u.checkCommand(),
 			u.explainCommand(),
 			u.domainsCommand(),
+			u.captureCommand(),
 			u.copyCommand(),
 			u.cloneCommand(),
 			u.overwriteCommand(),

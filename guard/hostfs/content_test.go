@@ -38,7 +38,6 @@ stat /dev/dm-2 b rdev=253:2
 ask size /dev/dm-2 ENOMEDIUM
 data /dev/dm-2 0 "0"
 stat /srv d
-data /srv 0 "0"
 stat /srv/fifo p
 data /srv/fifo 0 "0"
 stat /srv/closed f size=3

@@ -22,8 +22,8 @@ type tape struct {
 
 // Tee is a view of the same host that also writes every answer into the in-memory
 // root to, with the links that lead there, so that to answers the same. The last
-// answer holds where there are several. What fails with no errno, or by a path with ".." in it, is not
-// written down and stays "not captured".
+// answer holds where there are several. What fails with no errno is not written
+// down and stays "not captured".
 func (r *Root) Tee(to *Root) *Root {
 	return &Root{rec: r.rec, watch: r.watch, tape: &tape{
 		from: &Root{rec: r.rec, watch: func(op, name string) {}}, to: to.rec, handles: map[string]string{}, looked: map[string]bool{},
@@ -46,12 +46,8 @@ func (t *tape) take(k key, e entry, err error) {
 		}
 		return
 	}
-	name := t.path(k.name)
-	if err != nil && strings.Contains(name+"/", "/../") {
-		return // it may be one of the names before that is to blame
-	}
 	var ok bool
-	if k.name, ok = t.follow(name, k.kind == kindLink); ok {
+	if k.name, ok = t.follow(t.path(k.name), k.kind == kindLink); ok {
 		t.put(k, e)
 	}
 }
@@ -86,6 +82,9 @@ func (t *tape) follow(name string, stay bool) (end string, ok bool) {
 	at, rest := "/", components(name)
 	for links := 0; len(rest) > 0; {
 		if rest[0] == ".." {
+			if !t.directory(at) {
+				return "", false
+			}
 			at, rest = path.Dir(at), rest[1:]
 			continue
 		}
@@ -110,6 +109,17 @@ func (t *tape) follow(name string, stay bool) (end string, ok bool) {
 		rest = append(components(text), rest[1:]...)
 	}
 	return at, true
+}
+
+// directory records what is at name, and says whether a path can go on from there.
+func (t *tape) directory(name string) bool {
+	st, err := t.from.Stat(name)
+	var errno syscall.Errno
+	if err != nil && !errors.As(err, &errno) {
+		return true // nothing is known of it, as of a directory above all that was captured
+	}
+	t.put(key{kind: kindStat, name: name}, entry{stat: st, errno: errno})
+	return err == nil && st.Type == Directory
 }
 
 // link records the symbolic link at name, if it is one.

@@ -35,7 +35,7 @@ var layers = []struct {
 	// The safety path.
 	{"guard/domcfg", nil},
 	{"guard/hostfs", nil},
-	{"guard/...", []string{"guard/...", "imageops/probe", "imageops/journal", "xenstore"}},
+	{"guard/...", []string{"guard/...", "imageops/probe", "imageops/journal", "xenstore", "xenstore/dump"}},
 
 	// The data path knows nothing of Xen, and its leaves know nothing of it.
 	{"imageops/blockio", nil},
