@@ -83,6 +83,9 @@ const (
 	SelfState      Code = "self.state"
 	DeviceReadOnly Code = "device.readonly"
 
+	ChainLive   Code = "chain.live"
+	ChainParent Code = "chain.parent"
+
 	SourceUsed Code = "source.used"
 
 	DomainUnproven Code = "domain.unproven"
@@ -182,6 +185,9 @@ var rules = []rule{
 	{SelfState, Never, Note, false, false, `The target holds imgward's own records of unfinished writes. Nothing overrides this.`},
 	{DeviceReadOnly, Never, Note, false, false, `The kernel has the device set read-only. If that is a mistake, "blockdev --setrw" changes it.`},
 
+	{ChainLive, Never, Note, false, false, `A running domain has an image that stands on the target: an overlay whose backing file or parent it is, perhaps through other images between, or an image that has its data in it. What the domain did not write itself it reads from the target, so writing there changes its disk under it. Shut the domain down; the image stands on the target then as before. Nothing overrides this. As the source of a copy the target is safe.`},
+	{ChainParent, Busy, Note, true, false, `An image stands on the target: an overlay whose backing file or parent it is, perhaps through other images between, or an image that has its data in it. No running domain has it, but with other bytes under it, it is destroyed as surely, and nobody notices before it is started again. Remove the image, give it a base of its own, as "qemu-img rebase -b ''" does for qcow2, or override this finding by name. As the source of a copy the target is safe.`},
+
 	{SourceUsed, Busy, Busy, true, false, `The source of the copy is in use for writing, or may be: what was read first and what was read last would not belong together, and the copy would be torn, like a disk after a power failure or worse. Shut its user down, or copy a snapshot; or override this finding by name if a torn copy is good enough.`},
 
 	{DomainUnproven, Never, Never, false, false, `--domain said whose disk the target is, and nothing on this host says so. Perhaps the path is mistyped.`},
@@ -208,6 +214,7 @@ var rules = []rule{
 	{"blind.excl", Unsure, Unsure, true, false, `No exclusive open of the device could be tried.`},
 	{"blind.dm", Unsure, Unsure, true, false, `The device-mapper count of openers could not be read.`},
 	{"blind.locality", Unsure, Unsure, true, false, `It could not be read on which disks or mounts the target is, what this host exports, or what was stated of its storage, so it is not known whether other hosts can use it.`},
+	{"blind.chain", Unsure, Unsure, true, false, `It could not be read of some file what it stands on, so it may be an overlay on the target: the header is damaged or of an unknown kind, the file or its directory cannot be read, or somebody has a lease on it, which reading would break. Of files that imgward itself writes to at this moment it is not asked.`},
 	{"blind.self", Unsure, Unsure, true, false, `imgward could not tell whether the target is its own program or its own records, or one of the source's layers.`},
 	{"blind.marks", Unsure, Unsure, true, false, `imgward's own records of unfinished writes could not be read, so it is not known whether the target is whole.`},
 }

@@ -17,6 +17,7 @@ func Collectors() []Collector {
 		locks{},
 		excl{},
 		locality{},
+		chain{},
 		self{},
 		marks{},
 		managed{},

@@ -95,6 +95,7 @@ func (m *machine) stat(name string, st hostfs.Stat) {
 // lease on it.
 func (m *machine) image(name string, id ID, lease string, errno syscall.Errno) {
 	m.stat(name, hostfs.Stat{Type: hostfs.Regular, Dev: id.Dev, Ino: id.Ino, Size: 1 << 20})
+	m.fs.SetData(name, 0, "")
 	m.fs.SetAsk(hostfs.Lease, name, lease, errno)
 	m.fs.SetAsk(hostfs.Identity, name, fmt.Sprintf("fsuuid=u-1 ino=%d btime=1.000000001", id.Ino), 0)
 }

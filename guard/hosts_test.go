@@ -178,6 +178,10 @@ func TestBlindnessNeverMakesBolder(t *testing.T) {
 	}
 }
 
+// relies are the collectors that say for others what could not be read of the
+// places that they have in common.
+var relies = map[string][]Collector{"chain": {configs{}, saved{}}}
+
 // blindCase tries everything that the collector reads. A host whose disks are
 // used in one way several times is tried once for each way: done remembers.
 func blindCase(t *testing.T, c *hostCase, q question, alone Collector, done map[string]bool) {
@@ -197,7 +201,7 @@ func blindCase(t *testing.T, c *hostCase, q question, alone Collector, done map[
 	done[way] = true
 	reached := read.reached(c.root)
 	try := func(how, entry string, root *hostfs.Root) {
-		v, _, err := examine(t, root, c.store, q, []Collector{alone})
+		v, _, err := examine(t, root, c.store, q, slices.Concat(relies[alone.Name()], []Collector{alone}))
 		if err == nil && v.Decision == Proceed {
 			t.Errorf("%s, looked at by %q alone: %s of %q turned a refusal because of %v into a verdict of %s", q.text, alone.Name(), how, entry, before.Codes(), v.Decision)
 		}
@@ -296,7 +300,8 @@ func TestCollectorsReadWhatTheyDeclare(t *testing.T) {
 						// The stack is read for every look; the target's own path is the operator's; names in
 						// xenstore, in tables of mounts, swaps and exports and in descriptions of domains are what those sources are for.
 						if declared(name, append(alone.Reads(), stackReads...)) || name == q.path || strings.HasPrefix(q.path, strings.TrimSuffix(name, "/")+"/") ||
-							strings.Contains(dump, strings.TrimPrefix(name, "/dev/")) || inTables(c.root, name) || inDescriptions(c.root, name) {
+							strings.Contains(dump, strings.TrimPrefix(name, "/dev/")) || inTables(c.root, name) || inDescriptions(c.root, name) ||
+							alone == Collector(chain{}) && besideImage(c.root, q.path, name) {
 							continue
 						}
 						t.Errorf("%s: collector %q read %s, which it does not declare", q.text, alone.Name(), name)
@@ -312,6 +317,14 @@ func declared(name string, patterns []string) bool {
 		ok, err := path.Match(p, name)
 		return ok && err == nil
 	})
+}
+
+// besideImage tells a name in the target's directory, and one that is a directory
+// of the capture's images or lies in one, which is where the chain collector looks.
+func besideImage(root *hostfs.Root, target, name string) bool {
+	dir := path.Dir(name)
+	return dir == path.Dir(target) || strings.HasPrefix(name, "/srv/") &&
+		(slices.Contains(root.Entries(), "dir "+dir) || slices.Contains(root.Entries(), "dir "+name))
 }
 
 // inTables tells a name that stands in a table of mounts, swap areas or exports.
