@@ -93,7 +93,8 @@ func (flockLocker) Lock(ctx context.Context, _ *Host, t *Target) (func(context.C
 // that nobody has it open. Behind a closed gate it is given back at once: nobody
 // can come, and while we held it every opener would break it. Without a gate it
 // is kept: an opener is made to wait, and the watcher of the same name sees that
-// he came.
+// he came. One who is there for a moment only, as who reads a header is, is waited
+// for a little.
 type leaseLocker struct{}
 
 func (leaseLocker) Name() string { return "lease" }
@@ -106,7 +107,7 @@ func (leaseLocker) Lock(ctx context.Context, _ *Host, t *Target) (func(context.C
 	// One who waits at the gate counts as an opener until he is refused.
 	for range 5 {
 		_, t.held.leaseErr = unix.FcntlInt(t.held.file.Fd(), unix.F_SETLEASE, unix.F_WRLCK)
-		if t.held.gate == nil || !errors.Is(t.held.leaseErr, unix.EAGAIN) {
+		if !errors.Is(t.held.leaseErr, unix.EAGAIN) || t.held.gate == nil && t.held.readersOnly {
 			break
 		}
 		select {

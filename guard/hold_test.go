@@ -10,6 +10,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -308,4 +310,48 @@ func (l namedLock) Name() string { return l.name }
 
 func (l namedLock) Lock(context.Context, *Host, *Target) (func(context.Context) error, error) {
 	return l.unlock, nil
+}
+
+// Who looks at a file for a moment does not keep us from locking it; who stays does.
+func TestLeaseLockerIsPatient(t *testing.T) {
+	for _, tt := range []struct {
+		name    string
+		stays   time.Duration
+		readers bool // were seen before, and are no surprise
+		want    bool
+	}{
+		{"a moment", 15 * time.Millisecond, false, true},
+		{"a minute", time.Minute, false, false},
+		{"a reader that was there before", 15 * time.Millisecond, true, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			b := newPlace(t)
+			synctest.Test(t, func(t *testing.T) {
+				f, err := os.OpenFile(b.path, os.O_RDWR, 0)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer f.Close()
+				other, err := os.Open(b.path)
+				if err != nil {
+					t.Fatal(err)
+				}
+				go func() {
+					time.Sleep(tt.stays)
+					other.Close()
+				}()
+				target := &Target{ID: ID{Kind: KindFile}, held: &held{file: f, readersOnly: tt.readers}}
+				unlock, err := leaseLocker{}.Lock(t.Context(), b.guard.Host, target)
+				if target.held.leased != tt.want || (err == nil) != tt.want {
+					t.Errorf("leased: %t, %v", target.held.leased, err)
+				}
+				if unlock != nil {
+					if err := unlock(t.Context()); err != nil {
+						t.Error(err)
+					}
+				}
+				time.Sleep(time.Minute)
+			})
+		})
+	}
 }
