@@ -91,6 +91,9 @@ const (
 	DomainUnproven Code = "domain.unproven"
 	DomainOther    Code = "domain.other"
 
+	DomainRunning    Code = "domain.running"
+	DomainRestarting Code = "domain.restarting"
+
 	HoldLease   Code = "hold.lease"
 	HoldDenied  Code = "hold.denied"
 	HoldRenamed Code = "hold.renamed"
@@ -192,6 +195,9 @@ var rules = []rule{
 
 	{DomainUnproven, Never, Never, false, false, `--domain said whose disk the target is, and nothing on this host says so. Perhaps the path is mistyped.`},
 	{DomainOther, Never, Never, false, false, `--domain said whose disk the target is, and this host says that it belongs to somebody else.`},
+
+	{DomainRunning, Never, Never, false, false, `--domain said whose disk the target is, and this domain exists: it runs, is paused, has shut down and was not destroyed, or is being migrated. --domain is for a domain that is shut down. Shut it down first. Nothing overrides this.`},
+	{DomainRestarting, Never, Never, false, false, `--domain said whose disk the target is. This domain does not run at this moment, but the process that starts it again when it reboots is still there, also after a pause of some seconds. Between two starts such a process is all that there is of a domain. Wait until the domain is back and shut it down, or stop the process if it is stuck. Nothing overrides this.`},
 
 	{HoldLease, Never, Never, false, false, `While imgward was writing, somebody opened the file. The kernel makes such an opener wait for some seconds; writing was stopped in that time.`},
 	{HoldDenied, Note, Note, false, false, `While imgward was writing, another program tried to open the file and was refused, as everybody is until the writing ends. It may try again then.`},

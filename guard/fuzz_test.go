@@ -7,9 +7,11 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"unicode"
 
 	"golang.org/x/sys/unix"
 
+	"imgward/guard/domcfg"
 	"imgward/guard/hostfs"
 )
 
@@ -239,6 +241,32 @@ func FuzzReadMark(f *testing.F) {
 		}
 		for _, f := range fs {
 			if printable(f.sentence()+f.Source) != f.sentence()+f.Source || f.Key != shellSafe(f.Key) {
+				t.Errorf("raw text in %+v", f)
+			}
+		}
+	})
+}
+
+// Whatever a configuration holds, what is said of it can be printed and typed,
+// and one that is not understood is never passed over.
+func FuzzConfigs(f *testing.F) {
+	f.Add("name='web1'\ndisk=['" + image + ",,xvda']\n")
+	f.Add("name=\"a\\tb'c\"\ndisk=['/srv/../srv/images/web1.img,,x\\n']\np9=['path=/srv/images']\n")
+	f.Add("name='x'\ndisk=['a:b/c,,xvda','script=block-x,vdev=x,target=aio:" + image + "']")
+	f.Add("import os\n")
+	f.Fuzz(func(t *testing.T, text string) {
+		m := newMachine()
+		for _, d := range []string{"/", "/srv", "/etc/xen/auto", "/run"} {
+			m.dir(d)
+		}
+		m.file("/etc/xen/web1.cfg", text)
+		_, err := domcfg.ParseXL(text)
+		fs := m.collect(t, configs{}, image)
+		if err != nil && !slices.ContainsFunc(fs, func(f Finding) bool { return f.Code == "blind.configs" }) {
+			t.Errorf("not understood, and found %q", found(fs))
+		}
+		for _, f := range fs {
+			if f.Key != shellSafe(f.Key) || strings.ContainsFunc(f.Subject+f.Detail+f.Remedy, unicode.IsControl) {
 				t.Errorf("raw text in %+v", f)
 			}
 		}

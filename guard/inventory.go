@@ -37,7 +37,14 @@ type inventory struct {
 	places  int      // directories of either that exist
 	dirs    []string // in which named images lie, and those of libvirt's storage pools
 	starts  []xlStart
+	libvirt map[string]libvirtDomain // libvirt's domains, by name
 	blind   []inventoryBlind
+}
+
+// A libvirtDomain is where libvirt describes a domain: live where it runs.
+type libvirtDomain struct {
+	name string // of the file
+	live bool
 }
 
 // An inventoryBlind is a place that could not be read, and whose evidence it
@@ -95,7 +102,7 @@ var inventoryReads = []string{
 // itself is not opened: an opener of our own would be taken for somebody's.
 func readInventory(ctx context.Context, host *Host, target ID) *inventory {
 	r := &inventoryReader{
-		ctx: ctx, host: host, target: target, out: &inventory{},
+		ctx: ctx, host: host, target: target, out: &inventory{libvirt: map[string]libvirtDomain{}},
 		pools: map[string]string{}, live: map[string]bool{}, known: map[string]bool{},
 	}
 	r.libvirtPools()
@@ -255,6 +262,9 @@ func (r *inventoryReader) libvirt(dir string, live bool) {
 		file := dir + "/" + name
 		if text, ok := r.text(file); ok {
 			d, err := domcfg.ParseLibvirt(text)
+			if !r.out.libvirt[d.Name].live {
+				r.out.libvirt[d.Name] = libvirtDomain{file, live}
+			}
 			r.add(d, file, err, disk{Live: live})
 		}
 	}

@@ -82,10 +82,11 @@ func (r *inventoryReader) logged(dir string) string {
 		return ""
 	}
 	name, ok := strings.CutPrefix(path.Base(log), "xl-")
-	name, ok2 := strings.CutSuffix(name, ".log")
-	if !ok || !ok2 || path.Dir(log) != "/var/log/xen" {
+	end := strings.LastIndex(name, ".log") // one that was rotated has more behind it
+	if !ok || end < 0 || path.Dir(log) != "/var/log/xen" {
 		return ""
 	}
+	name = name[:end]
 	return strings.TrimSuffix(name, "--incoming")
 }
 

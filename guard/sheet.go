@@ -8,10 +8,12 @@ import (
 	"regexp"
 	"runtime/debug"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
 	"time"
+	"unicode"
 )
 
 // A Finding is one piece of evidence about the target.
@@ -128,10 +130,15 @@ func shellSafe(s string) string {
 	}, s)
 }
 
-// shellWord writes s so that a shell reads it as one word.
+// shellWord writes s so that a shell reads it as one word and a terminal shows
+// it: what cannot be printed is written as bash and zsh read it.
 func shellWord(s string) string {
 	if s != "" && shellSafe(s) == s && s[0] != '-' {
 		return s
+	}
+	if strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) }) {
+		escaped := strconv.QuoteToASCII(s)
+		return "$'" + strings.NewReplacer(`\"`, `"`, `'`, `\'`, `\\`, `\\`).Replace(escaped[1:len(escaped)-1]) + "'"
 	}
 	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
 }

@@ -39,6 +39,10 @@ type Host struct {
 	// again. Zero looks once.
 	Patience time.Duration
 
+	// Settle is the pause after which it is looked again at a domain that may be
+	// about to start. Zero looks again at once.
+	Settle time.Duration
+
 	Log *slog.Logger
 }
 

@@ -46,10 +46,22 @@ func (g *Guard) Check(ctx context.Context, path string) (*Target, Verdict, error
 	return e.view, g.judge(t, e), nil
 }
 
-// look examines the target. One that overlaps the source is not looked at any
+// look examines the target, and before that whether the domain that it is said
+// to belong to is down: what takes a pause must not make the rest old.
+func (g *Guard) look(ctx context.Context, t *Target) Evidence {
+	if g.Policy.Domain == "" {
+		return g.examine(ctx, t)
+	}
+	found := g.down(ctx, t)
+	e := g.examine(ctx, t)
+	e.Findings = append(e.Findings, found...)
+	return e
+}
+
+// examine examines the target. One that overlaps the source is not looked at any
 // further: it refuses whatever else there is, and the rest would be about the
 // descriptor that we have of the source ourselves.
-func (g *Guard) look(ctx context.Context, t *Target) Evidence {
+func (g *Guard) examine(ctx context.Context, t *Target) Evidence {
 	cs := g.Collectors
 	if cs == nil {
 		cs = Collectors()

@@ -68,7 +68,7 @@ func (u *ui) open(c *cli.Context, op guard.Operation) (*session, error) {
 		level = slog.LevelDebug
 	}
 	log := slog.New(slog.NewTextHandler(u.con.err, &slog.HandlerOptions{Level: level}))
-	s.host = &guard.Host{FS: hostfs.Live(), State: state, Local: local, Patience: 200 * time.Millisecond, Log: log}
+	s.host = &guard.Host{FS: hostfs.Live(), State: state, Local: local, Patience: 200 * time.Millisecond, Settle: 5 * time.Second, Log: log}
 	s.command = append([]string{"imgward", c.Command.Name}, c.Args().Slice()...)
 
 	conn, err := xenstore.Dial(c.Context, &xenstore.Config{Timeout: storeTimeout})

@@ -141,6 +141,48 @@ func domain(t *testing.T, d *xenstoretest.Daemon, id int, name, image, dev strin
 	}
 }
 
+// An image that only a configuration names is refused, with a hint that is right
+// when it is typed: the domain exists, under another domain's name nothing is
+// allowed, and once the domain and its process are gone, nothing stands against it.
+func TestConfiguredDomain(t *testing.T) {
+	testkit.Need(t, "xl")
+	dir := lab(t)
+	d := xenstored(t)
+	domain(t, d, 7, "web1", "/dev/null", "/dev/null")
+	golden := write(t, filepath.Join(dir, "golden.img"), 1<<20, 1)
+	image := write(t, filepath.Join(dir, "web1.img"), 1<<20, 2)
+	cfg := filepath.Join(dir, "web1.cfg")
+	if err := os.WriteFile(cfg, []byte("name = \"web1\"\ndisk = [ '"+image+",raw,xvda,w' ]\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	// What looks like xl's process for the domain, until its input ends.
+	if err := os.WriteFile(filepath.Join(dir, "xl"), []byte("#!/bin/sh\nread line\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	xl := exec.Command(filepath.Join(dir, "xl"), "create", cfg)
+	in, err := xl.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := xl.Start(); err != nil {
+		t.Fatal(err)
+	}
+	token := strings.Split(imgward(t, nil, "check", "--porcelain", image).want(t, exitRefused).out, "\t")[1]
+	before := sum(t, image)
+	line := []string{"overwrite", golden, image, "--confirm", token}
+	imgward(t, nil, line...).want(t, exitRefused, "domain web1 (configured) is to have it as xvda", cfg+": disk = ", "add --domain web1,", "nothing was written")
+	imgward(t, nil, append(line, "--domain", "web1")...).want(t, exitRefused, "domain web1 exists", "/local/domain/7/name = web1")
+	imgward(t, nil, append(line, "--domain", "web2")...).want(t, exitRefused, "domain.other")
+	if sum(t, image) != before {
+		t.Fatal("a refused overwrite wrote")
+	}
+	if err := in.Close(); err != nil {
+		t.Fatal(err)
+	}
+	_ = xl.Wait() // its input ended
+	imgward(t, nil, line...).want(t, exitOK)
+}
+
 // The accident itself: dd overwrites the image of a running domain without a
 // word; imgward refuses it under every name that it has.
 func TestRunningImageIsRefusedUnderEveryName(t *testing.T) {

@@ -48,7 +48,7 @@ func judged(more ...cli.Flag) []cli.Flag {
 // targeted are the options of commands that ask the guard about a target.
 func targeted(more ...cli.Flag) []cli.Flag {
 	return judged(append([]cli.Flag{
-		&cli.StringFlag{Name: "domain", Usage: "say that the target is a disk of domain `NAME`, and refuse anybody else's"},
+		&cli.StringFlag{Name: "domain", Usage: "say that the target is a disk of domain `NAME`, which is shut down; anybody else's is refused"},
 	}, more...)...)
 }
 
