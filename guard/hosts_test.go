@@ -10,6 +10,7 @@ import (
 	"path"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -157,6 +158,16 @@ func writeAnswers(t *testing.T, c *hostCase, answers map[string]string) {
 	}
 }
 
+// nameOf gives the name that an entry of a capture is about.
+func nameOf(entry string) string {
+	if i := strings.IndexByte(entry, '"'); i >= 0 {
+		if name, err := strconv.Unquote(entry[i:]); err == nil {
+			return name
+		}
+	}
+	return entry[strings.LastIndexByte(entry, ' ')+1:]
+}
+
 // Whatever a collector cannot read must not turn its refusal into anything else,
 // even when it is the only one that refuses. That it holds for each collector
 // alone makes it hold for all together, because more findings never make the
@@ -207,13 +218,19 @@ func blindCase(t *testing.T, c *hostCase, q question, alone Collector, done map[
 		}
 	}
 	for i, entry := range c.root.Entries() {
-		if !reached[entry[strings.LastIndexByte(entry, ' ')+1:]] {
+		if !reached[nameOf(entry)] {
 			continue
 		}
 		// Which error it is makes no difference, but for the ones that mean an
-		// answer; so the two take turns.
-		errno := []syscall.Errno{syscall.EACCES, syscall.EIO}[i%2]
-		try(errno.Error(), entry, c.root.Fail(entry, errno))
+		// answer; so the two take turns. What is in an image fails when it is
+		// opened or when it is read.
+		errnos := []syscall.Errno{syscall.EACCES, syscall.EIO}
+		if !strings.HasPrefix(entry, "data ") {
+			errnos = errnos[i%2:][:1]
+		}
+		for _, errno := range errnos {
+			try(errno.Error(), entry, c.root.Fail(entry, errno))
+		}
 		if cut, ok := c.root.Truncate(entry); ok {
 			try("truncation", entry, cut)
 		}
@@ -254,7 +271,7 @@ func TestSourcesTellTheTruth(t *testing.T) {
 		t.Run(c.name(), func(t *testing.T) {
 			entries := map[string][]string{}
 			for _, e := range c.root.Entries() {
-				name := e[strings.LastIndexByte(e, ' ')+1:]
+				name := nameOf(e)
 				entries[name] = append(entries[name], e)
 			}
 			for _, q := range c.questions(t) {

@@ -191,6 +191,35 @@ func TestJudgeIsMonotone(t *testing.T) {
 	}
 }
 
+// The same under --domain, but that a finding may support the assertion: it then
+// takes away that nothing did, and no other reason.
+func TestJudgeIsMonotoneUnderAssertion(t *testing.T) {
+	refused := 0
+	err := quick.Check(func(seed uint64) bool {
+		r := rand.New(rand.NewPCG(seed, 4))
+		p, fs, more := randomPolicy(r), randomFindings(r), randomFinding(r)
+		p.Domain = []string{"web1", "web2", "nobody"}[r.IntN(3)]
+		after := p.Judge(slices.Insert(slices.Clone(fs), r.IntN(len(fs)+1), more)).Because
+		for _, f := range p.Judge(fs).Because {
+			if f.Code == DomainUnproven && more.Domain == p.Domain {
+				continue
+			}
+			refused++
+			if !slices.Contains(after, f) {
+				t.Logf("%+v: %+v is no reason any more beside %+v", p, f, more)
+				return false
+			}
+		}
+		return true
+	}, &quick.Config{MaxCount: 5000})
+	if err != nil {
+		t.Error(err)
+	}
+	if refused < 1000 {
+		t.Errorf("only %d reasons", refused)
+	}
+}
+
 // Nothing is lost: every finding is in exactly one part of the verdict.
 func TestJudgeKeepsEverything(t *testing.T) {
 	err := quick.Check(func(seed uint64) bool {
