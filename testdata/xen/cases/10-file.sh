@@ -10,8 +10,8 @@ case_accident() {
 	image golden golden.img
 	domu web1 "$(file /srv/images/web1.img xvda)" beat=xvda
 	says web1 'xvda is web1'
-	FROM=8M refuses web1 xen.vbd.connected loop.attached lease.refused -- overwrite golden.img web1.img
-	FROM=8M refuses web1 xen.vbd.connected loop.attached -- clone golden.img web1.img
+	FROM=2M refuses web1 xen.vbd.connected loop.attached lease.refused -- overwrite golden.img web1.img
+	FROM=2M refuses web1 xen.vbd.connected loop.attached -- clone golden.img web1.img
 	no imgward copy web1.img torn.img
 	[ ! -e torn.img ]
 
@@ -26,7 +26,7 @@ case_accident() {
 	says web1 'xvda is golden'
 	beats web1 xvda=ok
 
-	harm web1.img dd if=/dev/zero of=web1.img bs=1M count=16 conv=notrunc status=none
+	harm web1.img dd if=/dev/zero of=web1.img bs=1M count=4 conv=notrunc status=none
 	beats web1 xvda=ok
 	stop web1
 	start web1
@@ -72,9 +72,9 @@ case_replaced() {
 	no imgward copy golden.img web1.img
 	[ ! -e web1.img ]
 	# A smaller file copied over it cuts the disk off under the domain.
-	truncate -s 1M small.img
+	truncate -s 512K small.img
 	harm old.img cp small.img old.img
-	[ "$(stat -c %s old.img)" = 1048576 ]
+	[ "$(stat -c %s old.img)" = 524288 ]
 }
 
 # What domains may only read is still not to be written to, by anybody.

@@ -2,8 +2,9 @@
 # Logical volumes, which blkback opens itself.
 
 # A golden image onto a new volume, from which a domain boots. While it runs
-# imgward refuses the volume, and plain tools do not.
-case_clone_and_accident() {
+# imgward refuses the volume, and plain tools do not. When it is shut down the
+# same command that was refused mends what they did.
+case_accident() {
 	image golden golden.img
 	volume db1
 	volume spare spare
@@ -11,8 +12,8 @@ case_clone_and_accident() {
 	cmp golden.img /dev/vg0/db1
 	domu db1 "$(phy /dev/vg0/db1 xvda)" beat=xvda
 	says db1 'xvda is golden'
-	FROM=8M refuses db1 xen.vbd.connected dm.open -- overwrite golden.img /dev/vg0/db1
-	FROM=8M refuses db1 xen.vbd.connected dm.open -- clone golden.img /dev/mapper/vg0-db1
+	FROM=2M refuses db1 xen.vbd.connected dm.open -- overwrite golden.img /dev/vg0/db1
+	FROM=2M refuses db1 xen.vbd.connected dm.open -- clone golden.img /dev/mapper/vg0-db1
 	no lvremove -f vg0/db1
 	harm /dev/vg0/db1 mkfs.ext4 -q -F /dev/vg0/db1
 	harm /dev/vg0/db1 dd if=golden.img of=/dev/vg0/db1 bs=1M conv=fsync status=none
@@ -22,14 +23,7 @@ case_clone_and_accident() {
 	stop db1
 	start db1
 	says db1 'xvda has no file system'
-}
 
-# The rebuild of a domain that is shut down.
-case_rebuild() {
-	image golden golden.img
-	volume db1 db1
-	domu db1 "$(phy /dev/vg0/db1 xvda)" beat=xvda
-	FROM=8M refuses db1 xen.vbd.connected dm.open -- overwrite golden.img /dev/vg0/db1
 	stop db1
 	forget db1
 	works overwrite golden.img /dev/vg0/db1

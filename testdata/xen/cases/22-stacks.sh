@@ -6,28 +6,28 @@ setup() {
 	image golden golden.img
 	volume plain plain
 
-	lvcreate -qq -L 64M --thinpool pool vg0
-	lvcreate -qq -V 16M --thin -n thin vg0/pool
+	lvcreate -qq -L 16M --thinpool pool vg0
+	lvcreate -qq -V 4M --thin -n thin vg0/pool
 	image thin /dev/vg0/thin
 	lvcreate -qq -kn -s -n thinsnap vg0/thin
 
 	volume origin origin
-	lvcreate -qq -L 8M -s -n snap vg0/origin
+	lvcreate -qq -L 4M -s -n snap vg0/origin
 
-	printf 'size=32M\nsize=32M\n' | sfdisk -q "$DISK2"
+	printf 'size=8M\nsize=8M\n' | sfdisk -q "$DISK2"
 	udevadm settle
 	image part1 "$DISK2-part1"
 	image part2 "$DISK2-part2"
 
-	truncate -s 40M member1.img member2.img
+	truncate -s 16M member1.img member2.img
 	modprobe raid1
 	mdadm --create /dev/md0 --quiet --run --level=1 --raid-devices=2 --metadata=1.2 \
 		"$(losetup -f --show member1.img)" "$(losetup -f --show member2.img)"
 	vgcreate -qq vg1 /dev/md0
-	lvcreate -qq -Wn -L 16M -n deep vg1
+	lvcreate -qq -Wn -L 4M -n deep vg1
 	image deep /dev/vg1/deep
 
-	truncate -s 64M outer.img
+	truncate -s 16M outer.img
 	mkfs.ext4 -q outer.img
 	mount -o loop outer.img /mnt
 	image inner /mnt/inner.img
@@ -66,7 +66,7 @@ case_partition() {
 	refuses vm xen.vbd.connected -- overwrite golden.img "$DISK2-part1"
 	FROM=2040M refuses vm xen.vbd.connected -- overwrite golden.img "$DISK2"
 	works overwrite golden.img "$DISK2-part2"
-	cmp -n 16M golden.img "$DISK2-part2"
+	cmp -n 4M golden.img "$DISK2-part2"
 	harm "$DISK2-part1" dd if=golden.img of="$DISK2" bs=1M seek=1 conv=notrunc,fsync status=none
 	beats vm xvdd=ok
 }
@@ -77,13 +77,13 @@ case_linear() {
 	local start
 	start=$(dmsetup table vg0-plain | awk '{ print $5 }')
 	volume after
-	dmsetup create lab-over --table "0 32768 linear /dev/vg0/plain 0"
+	dmsetup create lab-over --table "0 8192 linear /dev/vg0/plain 0"
 	refuses vm xen.vbd.connected -- overwrite golden.img /dev/mapper/lab-over
 	refuses vm xen.vbd.connected holder.dm -- overwrite golden.img /dev/vg0/plain
 	harm /dev/mapper/lab-over dd if=golden.img of=/dev/mapper/lab-over bs=1M oflag=direct status=none
 	beats vm xvda=ok
 	dmsetup remove lab-over
-	dmsetup create lab-beside --table "0 32768 linear $DISK1 $start"
+	dmsetup create lab-beside --table "0 8192 linear $DISK1 $start"
 	refuses vm xen.vbd.connected -- overwrite golden.img /dev/mapper/lab-beside
 	dmsetup remove lab-beside
 }
@@ -91,14 +91,14 @@ case_linear() {
 case_md_under_lvm() {
 	local loop
 	refuses vm xen.vbd.connected dm.open -- overwrite golden.img /dev/vg1/deep
-	FROM=30M refuses vm xen.vbd.connected holder.dm excl.held -- overwrite golden.img /dev/md0
+	FROM=10M refuses vm xen.vbd.connected holder.dm excl.held -- overwrite golden.img /dev/md0
 	loop=$(losetup -n -O NAME -j member1.img)
-	FROM=30M refuses vm xen.vbd.connected holder.md excl.held -- overwrite golden.img "$loop"
-	FROM=30M refuses vm xen.vbd.connected loop.attached lease.refused -- overwrite golden.img member2.img
+	FROM=10M refuses vm xen.vbd.connected holder.md excl.held -- overwrite golden.img "$loop"
+	FROM=10M refuses vm xen.vbd.connected loop.attached lease.refused -- overwrite golden.img member2.img
 }
 
 # An image in a file system in an image: what is under it is named by the mount.
 case_image_on_image() {
 	refuses vm xen.vbd.connected loop.attached lease.refused -- overwrite golden.img /mnt/inner.img
-	FROM=60M refuses - loop.attached mount.rw lease.refused -- overwrite golden.img outer.img
+	FROM=15M refuses - loop.attached mount.rw lease.refused -- overwrite golden.img outer.img
 }

@@ -19,7 +19,7 @@ case_qcow2() {
 
 # xenstore names the image and not its base, which QEMU has open all the same.
 case_base() {
-	refuses - fd.vm lease.readers -- overwrite --resize golden.img base.qcow2
+	refuses - chain.live fd.vm lease.readers -- overwrite --resize golden.img base.qcow2
 }
 
 case_harm() {
@@ -41,6 +41,6 @@ case_rebuild() {
 
 # The base of an image that no domain has at the moment.
 case_base_at_rest() {
-	qemu-img create -q -f qcow2 -b base.qcow2 -F qcow2 -u other.qcow2 16M
-	refuses - -- overwrite --resize golden.img base.qcow2
+	qemu-img create -q -f qcow2 -b base.qcow2 -F qcow2 -u other.qcow2 4M
+	refuses - chain.parent -- overwrite --resize golden.img base.qcow2
 }

@@ -51,12 +51,12 @@ case_unplugged_meanwhile() {
 	free data.img
 }
 
-# looks PID IMAGE: looks at the image while the process lives. Every look must
-# find it in use.
+# looks PID CHECK...: looks while the process lives. Every look must find the
+# target in use.
 looks() {
 	local answers=''
 	while kill -0 "$1" 2>/dev/null; do
-		imgward check -q "$2" || answers+=$?
+		imgward check -q "${@:2}" || answers+=$?
 		answers+=' '
 	done
 	echo "exit statuses: $answers"
@@ -73,14 +73,25 @@ case_migration() {
 	beats web1 xvda=ok
 }
 
-# Between the two lives of a rebooting domain nothing holds its image.
+# Between the two lives of a rebooting domain nothing holds its image, and only
+# its configuration names it.
 case_reboot() {
+	reboots web1.img
+}
+
+# Nor is it said to be at rest then when the operator says that it is web1's.
+case_reboot_and_meant() {
+	reboots --domain web1 web1.img
+}
+
+# reboots CHECK...: the domain reboots and is looked at until it is up again
+reboots() {
 	local before log
 	log=$(console web1)
 	before=$(wc -l <"$log")
 	xl reboot web1
 	says web1 'domu: ready' "$before" &
-	looks $! web1.img
+	looks $! "$@"
 }
 
 # xl's process for the domain was killed, and then the domain was shut down:

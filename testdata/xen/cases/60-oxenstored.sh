@@ -20,6 +20,7 @@ case_volume() {
 }
 
 case_hung() {
+	trap 'kill -CONT "$(cat /run/xen/xenstored.pid)"' EXIT
 	kill -STOP "$(cat /run/xen/xenstored.pid)"
 	HUNG=1 refuses - blind.xen xen.sysfs.vbd loop.attached -- overwrite golden.img web1.img
 	kill -CONT "$(cat /run/xen/xenstored.pid)"

@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# xenstored with much to say, or with nothing.
+# xenstored with much to say, or with nothing, and somebody who is not root.
 
 setup() {
 	image web1 web1.img
@@ -36,12 +36,44 @@ case_thousand_nodes() {
 
 # A free image of a host whose xenstored does not answer is not known to be free.
 case_hung() {
+	trap 'kill -CONT "$(cat /run/xen/xenstored.pid)"' EXIT
 	kill -STOP "$(cat /run/xen/xenstored.pid)"
 	HUNG=1 refuses - blind.xen xen.sysfs.vbd loop.attached lease.refused -- overwrite golden.img web1.img
 	HUNG=1 refuses - blind.xen -- overwrite golden.img free.img
 	kill -CONT "$(cat /run/xen/xenstored.pid)"
 	refuses web1 xen.vbd.connected -- overwrite golden.img web1.img
 	free free.img
+}
+
+# blind COMMAND...: as alice it is refused, because she cannot see enough
+blind() {
+	local status=0
+	step "as alice: $*"
+	unpriv env IMGWARD_STATE=/tmp/alice "$@" </dev/null >/tmp/said 2>&1 || status=$?
+	cat /tmp/said
+	[ $status = 3 ]
+	grep -q 'could not look at' /tmp/said
+	no grep -q '^free' /tmp/said
+}
+
+case_own_files() {
+	chown alice web1.img free.img
+	keep web1.img
+	blind imgward check web1.img
+	blind imgward overwrite golden.img web1.img
+	kept web1.img
+	keep free.img
+	blind imgward check free.img
+	blind imgward overwrite golden.img free.img
+	kept free.img
+}
+
+case_writable_by_all() {
+	chmod 666 web1.img "$(realpath /dev/vg0/web1)"
+	keep /dev/vg0/web1
+	blind imgward overwrite golden.img web1.img
+	blind imgward overwrite golden.img /dev/vg0/web1
+	kept /dev/vg0/web1
 }
 
 # Nothing brings back a xenstored that died, so this case is the last one.
