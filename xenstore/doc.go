@@ -1,4 +1,4 @@
-// Package xenstore reads the Xen store: the tree of small values through which
+// Package xenstore reads the Xen store, and makes claims in it: the tree of small values through which
 // the toolstack, the domains and the kernel agree on who has which disk.
 //
 // The nouns:
@@ -12,9 +12,11 @@
 //     is the same for the names of a node's children.
 //   - A watch calls a function whenever something at or beneath a path may have
 //     changed. It is a hint to look again and never data.
+//   - A [Claim] makes Xen refuse to give a block device to any domain.
 //
-// The package only reads: it can send READ, DIRECTORY, DIRECTORY_PART, WATCH and
-// UNWATCH, and its encoder refuses every other operation. It opens no
+// The package reads, with READ, DIRECTORY, DIRECTORY_PART, WATCH and UNWATCH. The
+// one thing that it writes and removes are claims: its encoder refuses every other
+// operation, and WRITE and RM of every other path. It opens no
 // transactions either, because they make the daemon, which every start of a
 // domain needs, some twenty times slower. A caller that needs a consistent view
 // watches, scans, and scans again if an event came meanwhile.

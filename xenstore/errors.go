@@ -10,7 +10,7 @@ import (
 
 // An OpError says what could not be done with which path.
 type OpError struct {
-	Op   string // "dial", "read", "list", "list-part", "watch"
+	Op   string // "dial", "read", "list", "list-part", "watch", "write", "rm"
 	Path string // of the node; for "dial" of the socket or device
 	// Err wraps a syscall.Errno if the daemon answered with one, or Dial met one, so
 	// that errors.Is(err, fs.ErrNotExist) and the like work; an EINVAL for a path

@@ -12,8 +12,8 @@ import (
 // An op is a message type, enum xsd_sockmsg_type of xs_wire.h.
 type op uint32
 
-// The operations of this package: what it sends, and the two that only the
-// daemon sends. Nothing that changes the store is here.
+// The operations that read: what this package sends, and the two that only the
+// daemon sends. Those that change the store are in claim.go.
 const (
 	opDirectory     op = 1
 	opRead          op = 2
@@ -42,6 +42,9 @@ func (o op) String() string {
 	case opDirectoryPart:
 		return "list-part"
 	}
+	if name := o.change(); name != "" {
+		return name
+	}
 	return fmt.Sprintf("operation %d", uint32(o))
 }
 
@@ -51,7 +54,7 @@ func (o op) sendable() bool {
 	case opDirectory, opRead, opWatch, opUnwatch, opDirectoryPart:
 		return true
 	}
-	return false
+	return o.change() != ""
 }
 
 const (
@@ -74,8 +77,9 @@ type header struct {
 }
 
 // appendMessage appends a request to b: the header and each part followed by a
-// NUL. The header's size is computed. It fails, with b unchanged, for an
-// operation that this package does not send, for a part that holds a NUL, and
+// NUL, but for the value of a WRITE, which has none. The header's size is
+// computed. It fails, with b unchanged, for an operation that this package does
+// not send, for a change of anything but a claim, for a part that holds a NUL, and
 // for a payload over 4096 bytes.
 func appendMessage(b []byte, h header, parts ...string) ([]byte, error) {
 	if !h.op.sendable() {
@@ -88,6 +92,15 @@ func appendMessage(b []byte, h header, parts ...string) ([]byte, error) {
 		}
 		size += len(p) + 1
 	}
+	if len(parts) > 0 {
+		if err := checkChange(h.op, parts[0]); err != nil {
+			return b, err
+		}
+	}
+	value := h.op.change() != "" && len(parts) == 2
+	if value {
+		size--
+	}
 	if size > maxSend {
 		return b, fmt.Errorf("payload of %d bytes exceeds %d", size, maxSend)
 	}
@@ -96,6 +109,9 @@ func appendMessage(b []byte, h header, parts ...string) ([]byte, error) {
 	}
 	for _, p := range parts {
 		b = append(append(b, p...), 0)
+	}
+	if value {
+		b = b[:len(b)-1]
 	}
 	return b, nil
 }

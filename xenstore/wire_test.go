@@ -33,6 +33,9 @@ func (w wireCase) payload() string {
 	if !w.request {
 		return w.args[0]
 	}
+	if w.op == opWrite {
+		return strings.Join(w.args, "\x00")
+	}
 	return strings.Join(w.args, "\x00") + "\x00"
 }
 
@@ -47,7 +50,7 @@ func wireCases(t testing.TB) []wireCase {
 		t.Fatal(err)
 	}
 	ops := map[string]op{}
-	for _, o := range []op{opDirectory, opRead, opWatch, opUnwatch, opEvent, opError, opDirectoryPart} {
+	for _, o := range []op{opDirectory, opRead, opWatch, opUnwatch, opEvent, opError, opDirectoryPart, opWrite, opRemove} {
 		ops[o.String()] = o
 	}
 	var cases []wireCase
@@ -160,23 +163,43 @@ func TestPayloadLimits(t *testing.T) {
 	}
 }
 
-// TestOnlyReads says that the encoder makes no message that could change a store.
-func TestOnlyReads(t *testing.T) {
-	var sent []op
-	for o := op(0); o < 100; o++ {
-		b, err := appendMessage(nil, header{op: o}, "/a")
-		if err == nil {
-			sent = append(sent, o)
-		} else if len(b) > 0 {
-			t.Errorf("%v: refused, and %d bytes made", o, len(b))
+// TestChangesClaimsOnly says that the encoder makes no message that could change
+// anything in a store but a claim.
+func TestChangesClaimsOnly(t *testing.T) {
+	sends := func(path string) (sent []op) {
+		for o := op(0); o < 100; o++ {
+			b, err := appendMessage(nil, header{op: o}, path, "x")
+			if err == nil {
+				sent = append(sent, o)
+			} else if len(b) > 0 {
+				t.Errorf("%v of %s: refused, and %d bytes made", o, path, len(b))
+			}
+		}
+		return sent
+	}
+	reads := []op{opDirectory, opRead, opWatch, opUnwatch, opDirectoryPart}
+	both := []op{opDirectory, opRead, opWatch, opUnwatch, opWrite, opRemove, opDirectoryPart}
+	for path, want := range map[string][]op{
+		"/": reads, "/a": reads, "": reads, "vm": reads, "backend": reads, "backend/vbd": reads,
+		"backend/vbd/3276": reads, "backend/vbd/327600": reads, "backend/vbd/327600/1": reads, "backend/vbd/7/51712": reads,
+		"/local/domain/32760/name": reads, "/local/domain/32760/vm/x": reads, "/local/domain/7/vm": reads, "/local/domain": reads,
+		"/local/domain/0/backend/vbd/32760/1": reads, "/backend/vbd/32760/1": reads,
+		"/local/domain/32760":      {opDirectory, opRead, opWatch, opUnwatch, opRemove, opDirectoryPart},
+		"/local/domain/32760/vm":   both,
+		"backend/vbd/32760":        both,
+		"backend/vbd/32760/1":      both,
+		"backend/vbd/32760/1/mode": both,
+	} {
+		if sent := sends(path); !slices.Equal(sent, want) {
+			t.Errorf("%q: sends %v, want %v", path, sent, want)
 		}
 	}
-	want := []op{opDirectory, opRead, opWatch, opUnwatch, opDirectoryPart}
-	if !slices.Equal(sent, want) {
-		t.Errorf("sends %v, want %v", sent, want)
-	}
-	if _, err := appendMessage(nil, header{op: opRead}, "/a\x00/b"); err == nil {
-		t.Error("a NUL within an argument was sent")
+	for _, parts := range [][]string{{"/a\x00/b"}, {"backend/vbd/32760/1/mode", "w\x00"}, {"backend/vbd/32760/1\x00", "w"}} {
+		for _, o := range []op{opRead, opWrite} {
+			if _, err := appendMessage(nil, header{op: o}, parts...); err == nil {
+				t.Errorf("%v: a NUL within an argument was sent: %q", o, parts)
+			}
+		}
 	}
 }
 

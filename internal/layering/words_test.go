@@ -11,6 +11,7 @@ import (
 	"path"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -139,6 +140,95 @@ func TestBadCalls(t *testing.T) {
 	for _, s := range []string{"mktemp dir.XXXXXX", "TODOS", "hack"} {
 		if unfinished.MatchString(s) {
 			t.Errorf("%q does not pass", s)
+		}
+	}
+}
+
+// changers is where xenstore's changes lie, and readers where its own numbers of
+// operations become operations: what the daemon sends is decoded there.
+const changers, readers = "claim.go", "wire.go"
+
+// TestOneFileChangesXenstore says that no other file of package xenstore names an
+// operation that changes a store, or what makes a request of one, nor makes an
+// operation out of a number.
+func TestOneFileChangesXenstore(t *testing.T) {
+	files, err := filepath.Glob(filepath.Join(root, "xenstore", "*.go"))
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no package xenstore: %v", err)
+	}
+	for _, file := range files {
+		src, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.HasSuffix(file, "_test.go") {
+			continue
+		}
+		for _, bad := range storeChanges(t, filepath.Base(file), src) {
+			t.Error(bad)
+		}
+	}
+}
+
+func storeChanges(t *testing.T, name string, src []byte) []string {
+	t.Helper()
+	fset := token.NewFileSet()
+	f, err := parser.ParseFile(fset, name, src, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var bad []string
+	add := func(n ast.Node, what string) {
+		bad = append(bad, fset.Position(n.Pos()).String()+": "+what)
+	}
+	reading := []string{"1", "2", "4", "5", "15", "16", "22"}
+	ast.Inspect(f, func(n ast.Node) bool {
+		switch n := n.(type) {
+		case *ast.Ident:
+			if slices.Contains([]string{"opWrite", "opRemove", "alter"}, n.Name) && name != changers {
+				add(n, n.Name+" outside of "+changers)
+			}
+		case *ast.SelectorExpr:
+			if slices.Contains([]string{"write", "remove"}, n.Sel.Name) && name != changers {
+				add(n, n.Sel.Name+" outside of "+changers)
+			}
+		case *ast.CallExpr:
+			if id, ok := n.Fun.(*ast.Ident); ok && id.Name == "op" && name != readers {
+				add(n, "an operation made of a number")
+			}
+		case *ast.ValueSpec:
+			if id, ok := n.Type.(*ast.Ident); ok && id.Name == "op" && name != changers {
+				for _, v := range n.Values {
+					if lit, ok := v.(*ast.BasicLit); !ok || !slices.Contains(reading, lit.Value) {
+						add(v, "an operation that does not read")
+					}
+				}
+			}
+		}
+		return true
+	})
+	return bad
+}
+
+func TestStoreChanges(t *testing.T) {
+	for _, tt := range []struct {
+		name, body string
+		want       int
+	}{
+		{"claim.go", `const opWrite op = 11`, 0},
+		{"wire.go", `const opWrite op = 11`, 2},
+		{"wire.go", `const opMake op = 12`, 1},
+		{"wire.go", `const opRead op = 2`, 0},
+		{"wire.go", `const opRead op = 1 + 1`, 1},
+		{"wire.go", `func f(n int) op { return op(n) }`, 0},
+		{"read.go", `func f(n int) op { return op(n) }`, 1},
+		{"read.go", `func f(c *Conn) { c.write(ctx, "/a", "b") }`, 1},
+		{"read.go", `func f(c *Conn) { c.roundTrip(ctx, opRemove, "/a") }`, 1},
+		{"read.go", `func f(c *Conn) { c.roundTrip(ctx, opRead, "/a") }`, 0},
+		{"claim.go", `func f(c *Conn) { c.alter(ctx, opRemove, "/a") }`, 0},
+	} {
+		if bad := storeChanges(t, tt.name, []byte("package p\n"+tt.body+"\n")); len(bad) != tt.want {
+			t.Errorf("%s with %s: %q", tt.name, tt.body, bad)
 		}
 	}
 }

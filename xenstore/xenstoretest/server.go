@@ -12,9 +12,8 @@ import (
 )
 
 // A Server is a xenstore daemon in this process. It answers READ, DIRECTORY,
-// DIRECTORY_PART, WATCH and UNWATCH, and every other request with ENOSYS: like
-// the client that it tests, it cannot be used to change a store over the wire.
-// All methods may be called at any time by any goroutine.
+// DIRECTORY_PART, WATCH, UNWATCH, WRITE and RM, and every other request with
+// ENOSYS. All methods may be called at any time by any goroutine.
 type Server struct {
 	tasks sync.WaitGroup // of all connections and listeners
 
@@ -35,7 +34,7 @@ type Server struct {
 // A Request is what a hook is shown of a client's request.
 type Request struct {
 	N    int    // counts the requests of all clients, from 1
-	Op   string // "READ", "DIRECTORY", "DIRECTORY_PART", "WATCH", "UNWATCH"; "" if unknown
+	Op   string // "READ", "DIRECTORY", "DIRECTORY_PART", "WATCH", "UNWATCH", "WRITE", "RM"; "" if unknown
 	Path string // as the client sent it
 }
 
@@ -83,7 +82,11 @@ func (s *Server) Load(r io.Reader) error {
 func (s *Server) Set(name, value string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	name = path.Clean("/" + name)
+	s.set(path.Clean("/"+name), value)
+}
+
+// set is Set for an absolute path. s.mu is held.
+func (s *Server) set(name, value string) {
 	s.store.set(name, value)
 	s.fire(name)
 }
@@ -93,7 +96,11 @@ func (s *Server) Set(name, value string) {
 func (s *Server) Remove(name string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	name = path.Clean("/" + name)
+	s.remove(path.Clean("/" + name))
+}
+
+// remove is Remove for an absolute path. s.mu is held.
+func (s *Server) remove(name string) {
 	gone := s.store.remove(name)
 	if len(gone) == 0 {
 		return
@@ -131,7 +138,7 @@ func (s *Server) Send(op, id uint32, payload string) {
 	}
 }
 
-// Deny makes READ, DIRECTORY, DIRECTORY_PART and WATCH of exactly this path fail
+// Deny makes every request about exactly this path, but for UNWATCH, fail
 // with an errno's name, "EACCES" for instance; "" ends that.
 func (s *Server) Deny(name, errno string) {
 	s.mu.Lock()

@@ -97,10 +97,33 @@ func TestAnswers(t *testing.T) {
 		}
 		w.want(5, "/local/domain/7\x00t\x00", `5 13 "OK\x00"`)
 		w.want(5, "/local/domain/7\x00t\x00", `16 14 "ENOENT\x00"`)
-		for _, op := range []uint32{0, 3, 6, 7, 8, 9, 10, 11, 12, 13, 14, 17, 18, 19, 21} {
+		for _, op := range []uint32{0, 3, 6, 7, 8, 9, 10, 12, 14, 17, 18, 19, 21} {
 			w.want(op, "/local/domain/7/name\x00x", fmt.Sprintf(`16 %d "ENOSYS\x00"`, w.next+1))
 		}
 		w.want(2, "/local/domain/7/name\x00", fmt.Sprintf(`2 %d "web01"`, w.next+1))
+	})
+}
+
+// TestChanges holds WRITE and RM to the C daemon's answers.
+func TestChanges(t *testing.T) {
+	talk(t, func(s *xenstoretest.Server, w *wire) {
+		s.Set("/local/domain/0/name", "Domain-0")
+		w.want(11, "backend/vbd/9/1/mode\x00w", `11 1 "OK\x00"`)
+		w.want(2, "/local/domain/0/backend/vbd/9/1/mode\x00", `2 2 "w"`)
+		w.want(1, "backend/vbd/9\x00", `1 3 "1\x00"`)
+		w.want(11, "/a\x00w\x00x\x00", `11 4 "OK\x00"`)
+		w.want(2, "/a\x00", `2 5 "w\x00x\x00"`)
+		w.want(11, "/a\x00", `11 6 "OK\x00"`)
+		w.want(2, "/a\x00", `2 7 ""`)
+		w.want(11, "/a", `16 8 "EINVAL\x00"`)
+		w.want(13, "backend/vbd/9\x00", `13 9 "OK\x00"`)
+		w.want(2, "backend/vbd/9/1/mode\x00", `16 10 "ENOENT\x00"`)
+		w.want(13, "backend/vbd/9\x00", `13 11 "OK\x00"`)
+		w.want(13, "backend/vbd/9/1\x00", `16 12 "ENOENT\x00"`)
+		w.want(13, "/\x00", `16 13 "EINVAL\x00"`)
+		s.Deny("/a", "EACCES")
+		w.want(11, "/a\x00x", `16 14 "EACCES\x00"`)
+		w.want(13, "/a\x00", `16 15 "EACCES\x00"`)
 	})
 }
 

@@ -146,9 +146,9 @@ func (ses *session) answer(op uint32, args []string) (body, errno string) {
 	if opNames[op] == "" || op == opDirectoryPart && s.oxenstored {
 		return "", "ENOSYS"
 	}
-	want := 2 // the path, and what follows its NUL
-	if op != opRead && op != opDirectory {
-		want = 3
+	want := 3 // the path, one thing more, and what follows the last NUL
+	if op == opRead || op == opDirectory || op == opWrite || op == opRemove {
+		want = 2
 	}
 	if len(args) < want || !validPath(args[0]) {
 		return "", "EINVAL"
@@ -164,6 +164,14 @@ func (ses *session) answer(op uint32, args []string) (body, errno string) {
 		return ses.watch(watch{args[0], args[1]})
 	}
 	n := s.store.nodes[path]
+	switch op {
+	case opWrite:
+		// All that follows the first NUL is the value, others included.
+		s.set(path, strings.Join(args[1:], "\x00"))
+		return "OK\x00", ""
+	case opRemove:
+		return ses.remove(path)
+	}
 	if n == nil {
 		return "", "ENOENT"
 	}
@@ -182,6 +190,20 @@ func (ses *session) answer(op uint32, args []string) (body, errno string) {
 		return "", "EINVAL"
 	}
 	return n.part(offset), ""
+}
+
+// remove removes a node. One that is not there in a directory that is counts as
+// removed, as with the C daemon.
+func (ses *session) remove(path string) (body, errno string) {
+	s := ses.server
+	if path == "/" {
+		return "", "EINVAL"
+	}
+	if parent, _ := split(path); s.store.nodes[path] == nil && s.store.nodes[parent] == nil {
+		return "", "ENOENT"
+	}
+	s.remove(path)
+	return "OK\x00", ""
 }
 
 // watch adds a watch.

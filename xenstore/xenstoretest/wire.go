@@ -12,6 +12,8 @@ const (
 	opRead          = 2
 	opWatch         = 4
 	opUnwatch       = 5
+	opWrite         = 11
+	opRemove        = 13
 	opEvent         = 15
 	opError         = 16
 	opDirectoryPart = 22
@@ -23,6 +25,8 @@ var opNames = map[uint32]string{
 	opRead:          "READ",
 	opWatch:         "WATCH",
 	opUnwatch:       "UNWATCH",
+	opWrite:         "WRITE",
+	opRemove:        "RM",
 	opDirectoryPart: "DIRECTORY_PART",
 }
 
