@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"imgward/guard/hostfs"
+	"imgward/xenstore/xenstoretest"
 )
 
 // configure records a configuration file of xl with these disks.
@@ -225,6 +226,50 @@ func TestConfiguredDomains(t *testing.T) {
 			}
 			tt.build(m)
 			wantFound(t, m.collect(t, configs{}, tt.target), tt.want...)
+		})
+	}
+}
+
+// libxl leaves a disk in the record of a domain when it is unplugged.
+func TestUnpluggedDisks(t *testing.T) {
+	const kept = "config.named same web1"
+	for _, tt := range []struct {
+		name  string
+		build func(m *machine, s *xenstoretest.Server)
+		want  []string
+	}{
+		{"it is gone", func(*machine, *xenstoretest.Server) {}, nil},
+		{"another disk of the domain is left", func(_ *machine, s *xenstoretest.Server) {
+			set(s, "/local/domain/0/backend/vbd/7/51728", "dev=xvdb", "params=/srv/images/other.img")
+		}, nil},
+		{"another domain has one of its name", func(_ *machine, s *xenstoretest.Server) {
+			s.Set("/local/domain/8/name", "web2")
+			set(s, "/local/domain/0/backend/vbd/8/51712", "dev=xvda", "params=/srv/images/other.img")
+		}, nil},
+		{"it is there", func(_ *machine, s *xenstoretest.Server) { set(s, vbd7, "dev=xvda", "params=/srv/images/other.img") }, []string{kept}},
+		{"it is there by libxl's word", func(_ *machine, s *xenstoretest.Server) {
+			set(s, "/libxl/7/device/vbd/51712", "dev=xvda", "params=/srv/images/other.img", "backend=/local/domain/0/backend/vbd/7/51712")
+		}, []string{kept}},
+		{"a disk of the domain does not say which it is", func(_ *machine, s *xenstoretest.Server) {
+			set(s, vbd7, "params=/srv/images/other.img")
+		}, []string{kept}},
+		{"the domain is gone, and its record is left", func(_ *machine, s *xenstoretest.Server) { s.Remove("/local/domain/7") }, []string{kept}},
+		{"xenstore does not tell everything", func(_ *machine, s *xenstoretest.Server) {
+			s.Set(vbd7+"/dev", "xvda")
+			s.Deny(vbd7, "EACCES")
+		}, []string{kept}},
+		{"no xenstore answers", func(m *machine, _ *xenstoretest.Server) { m.host.Store, m.host.StoreErr = nil, syscall.EACCES }, []string{kept}},
+		{"it is configured as well", func(m *machine, _ *xenstoretest.Server) { m.configure("web1", image+",raw,xvda,w") }, []string{kept}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			m := newMachine()
+			s := xenHost(t, m)
+			m.file("/var/lib/xen/userdata-d.7.x.libxl-json", record("web1", image))
+			for _, dir := range []string{"/etc/xen/auto", "/var/lib/xen/save"} {
+				m.dir(dir)
+			}
+			tt.build(m, s)
+			wantFound(t, m.collect(t, configs{}, image), tt.want...)
 		})
 	}
 }

@@ -59,8 +59,28 @@ type inventoryBlind struct {
 // on. It is read when the first collector asks, for all of them.
 func (t *Target) inventory(ctx context.Context, host *Host) *inventory {
 	l := t.descriptions
-	l.once.Do(func() { l.inventory = readInventory(ctx, host, t.ID) })
+	l.once.Do(func() {
+		l.inventory = readInventory(ctx, host, t.ID)
+		if scan, err := t.scan(); err == nil && scan != nil {
+			l.inventory.disks = slices.DeleteFunc(l.inventory.disks, scan.unplugged)
+		}
+	})
 	return l.inventory
+}
+
+// unplugged tells a disk that libxl's record of a living domain names and
+// xenstore does not. libxl leaves it in the record when it is taken away, and
+// passes over it from then on (libxl_domain.c, retrieve_domain_configuration_end).
+// Where xenstore did not tell everything, no disk is.
+func (s *storeScan) unplugged(d disk) bool {
+	domid, _, ok := strings.Cut(strings.TrimPrefix(d.file, xenLibDir+"/userdata-d."), ".")
+	if !ok || !d.Live || d.dev == "" || len(s.blind) > 0 || !slices.Contains(s.domains, domid) {
+		return false
+	}
+	return !slices.ContainsFunc(s.nodes, func(n node) bool {
+		dev, said := n.get("dev")
+		return n.domid == domid && (dev == d.dev || !said)
+	})
 }
 
 // lookedUp is an inventory that is read when it is first asked for.
