@@ -101,39 +101,42 @@ func (h *header) qcowExtensions(from, to int64) (format, data string, err error)
 		backingFormat = 0xe2792aca
 		dataName      = 0x44415441
 
-		most = 64 << 10 // QEMU writes less than one KiB
+		most = 1024 // QEMU writes less than ten
 	)
-	b, err := h.at(from, min(to-from, most))
-	if from == to {
-		return "", "", nil
+	if from > to {
+		return "", "", fmt.Errorf("a header of %d bytes: %w", from, errOutside)
 	}
-	if err != nil {
-		return "", "", err
-	}
-	for len(b) >= 8 {
-		kind, n := be.Uint32(b), int64(be.Uint32(b[4:]))
-		b = b[8:]
-		if kind == end {
+	for range most {
+		if to-from < 8 {
 			return format, data, nil
 		}
-		if n > int64(len(b)) {
+		b, err := h.at(from, 8)
+		if err != nil {
+			return format, data, err
+		}
+		kind, n := be.Uint32(b), int64(be.Uint32(b[4:]))
+		from += 8
+		switch {
+		case kind == end:
+			return format, data, nil
+		case n > to-from:
 			return format, data, fmt.Errorf("an extension of %d bytes: %w", n, errOutside)
-		}
-		switch text := string(b[:n]); kind {
-		case backingFormat:
-			format = text
-		case dataName:
+		case kind == backingFormat || kind == dataName:
 			if n > maxName {
-				return format, data, fmt.Errorf("the data file's name: %d bytes", n)
+				return format, data, fmt.Errorf("a name or format of %d bytes", n)
 			}
-			data = text
+			if b, err = h.at(from, n); err != nil {
+				return format, data, err
+			}
+			if kind == dataName {
+				data = string(b)
+			} else {
+				format = string(b)
+			}
 		}
-		b = b[min((n+7)&^7, int64(len(b))):]
+		from += (n + 7) &^ 7
 	}
-	if to-from > most {
-		return format, data, fmt.Errorf("more than %d bytes of extensions", most)
-	}
-	return format, data, nil
+	return format, data, fmt.Errorf("more than %d extensions", most)
 }
 
 // qed reads the header of a QED image: docs/interop/qed_spec.rst of QEMU. Numbers

@@ -90,6 +90,7 @@ type header struct {
 	from  int64  // and where it lies
 
 	refs []Reference
+	seen map[Reference]bool
 }
 
 func (h *header) run(part string, read func(*header) error) ([]Reference, error) {
@@ -110,14 +111,14 @@ func (h *header) add(kind, name, format string) {
 	name, _, _ = strings.Cut(name, "\x00")
 	format, _, _ = strings.Cut(format, "\x00")
 	ref := Reference{kind, name, format}
-	for _, r := range h.refs {
-		if r == ref {
-			return
-		}
+	if name == "" || h.seen[ref] || len(h.refs) > maxReferences {
+		return
 	}
-	if name != "" && len(h.refs) <= maxReferences {
-		h.refs = append(h.refs, ref)
+	if h.seen == nil {
+		h.seen = map[Reference]bool{}
 	}
+	h.seen[ref] = true
+	h.refs = append(h.refs, ref)
 }
 
 // headerBlock is the unit of reads for references, in bytes.

@@ -76,7 +76,6 @@ func TestRealReferences(t *testing.T) {
 		{"-f vhdx -o size=4M", nil},
 		{"-f vdi -o size=4M", nil},
 		{"-f raw -o size=4M", nil},
-		{"-f luks --object secret,id=s,data=x -o key-secret=s,iter-time=10,size=4M", nil},
 	} {
 		t.Run(tt.image, func(t *testing.T) {
 			args := []string{"create", "-q"}
