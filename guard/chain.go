@@ -74,11 +74,12 @@ type imageFile struct {
 	refs []probe.Reference
 
 	// What makes it stand on the target; set for those that do.
-	words string // its header's, that lead to the target or to under
-	kind  string
-	via   string // for the end of a sentence
-	rel   Relation
-	under *imageFile // the image between, or nil
+	words  string // its header's, that lead to the target or to under, and lowest
+	lowest string // those of the image at the end that leads to the target
+	kind   string
+	via    string // for the end of a sentence
+	rel    Relation
+	under  *imageFile // the image between, or nil
 }
 
 // An imageUser is a domain that has an image, as xenstore or a description says.
@@ -246,8 +247,10 @@ func (c *chainLook) places(img *imageFile, ref probe.Reference) []string {
 func (img *imageFile) stands(ref probe.Reference, rel Relation, via string, under *imageFile) {
 	img.rel, img.via, img.under, img.kind = rel, via, under, ref.Kind
 	img.words = quote(img.path) + ": " + ref.Kind + " = " + quote(ref.Name)
+	img.lowest = img.words
 	if under != nil {
-		img.words += "; " + under.words
+		img.lowest = under.lowest
+		img.words += "; " + img.lowest
 	}
 }
 
@@ -263,11 +266,11 @@ func (img *imageFile) onTarget() string {
 	return words[img.kind] + img.via
 }
 
-// report says who stands on the target: every running domain, and the other
-// images, of which many are said in one line.
+// report says who stands on the target: running domains, and the other images.
+// Many are said in one line.
 func (c *chainLook) report(imgs []*imageFile) {
 	slices.SortStableFunc(imgs, func(a, b *imageFile) int { return cmp.Compare(a.path, b.path) })
-	var resting []Finding
+	var running, resting []Finding
 	for _, img := range imgs {
 		live := false
 		var owners []string
@@ -277,7 +280,7 @@ func (c *chainLook) report(imgs []*imageFile) {
 				continue
 			}
 			live = true
-			c.s.Found(Finding{
+			running = append(running, Finding{
 				Code: ChainLive, Relation: img.rel, Subject: u.subject, Key: u.key,
 				Detail: "runs from " + quote(img.path) + ", which " + img.onTarget(),
 				Source: img.words + "; " + u.source, Remedy: u.shut,
@@ -302,7 +305,7 @@ func (c *chainLook) report(imgs []*imageFile) {
 		}
 		resting = append(resting, f)
 	}
-	for _, f := range someOf(resting, "image") {
+	for _, f := range slices.Concat(someOf(running, "domain"), someOf(resting, "image")) {
 		c.s.Found(f)
 	}
 }

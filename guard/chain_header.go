@@ -122,7 +122,7 @@ func (c *chainLook) readHeader(img *imageFile) error {
 		holder, err := leaseHolder(c.host, img.id.Dev, img.id.Ino)
 		switch {
 		case err != nil:
-			err = fmt.Errorf("/proc/locks: %w", reason(err))
+			err = errors.New("/proc/locks: " + reason(err).Error()) // that this is missing does not mean that the image is
 		case holder == "":
 			err = c.readNow(img)
 		case holder == ownPID():

@@ -2,13 +2,17 @@ package guard
 
 import (
 	"bufio"
+	"bytes"
 	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"imgward/internal/testkit"
 )
@@ -114,5 +118,32 @@ func TestBaseOfRunningMachine(t *testing.T) {
 	}
 	if got := b.codes(b.path); slices.Contains(got, FDVM) || !slices.Contains(got, ChainParent) {
 		t.Errorf("when QEMU has ended: %v", got)
+	}
+}
+
+// Files beside one another can be written to at the same time: that each guard
+// reads the headers of the others' targets disturbs none of them.
+func TestWritesSideBySide(t *testing.T) {
+	testkit.Need(t, "root")
+	b := newPlace(t)
+	b.guard.Collectors = []Collector{procfd{}, lease{}, locks{}, chain{}, self{}, marks{}}
+	b.guard.Host.Patience = 50 * time.Millisecond
+	paths := []string{b.path}
+	for i := range 5 {
+		paths = append(paths, filepath.Join(b.dir, strconv.Itoa(i)))
+		b.put(paths[i+1], b.content)
+	}
+	want := bytes.Repeat([]byte("new!"), 4096)
+	var wg sync.WaitGroup
+	for _, path := range paths {
+		wg.Go(func() {
+			if err := b.guard.Write(t.Context(), path, b.fill(want)); err != nil {
+				t.Errorf("%s: %v", path, err)
+			}
+		})
+	}
+	wg.Wait()
+	for _, path := range paths {
+		b.wantContent(path, want)
 	}
 }

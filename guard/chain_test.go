@@ -161,6 +161,15 @@ func TestChain(t *testing.T) {
 			m.header(dir+"/a.qcow2", 201, overlay("web1.img"))
 			m.fs.SetErr("/proc/locks", syscall.EACCES)
 		}, image, []string{"blind.chain unrelated /srv/images/a.qcow2"}},
+		{"there is no table of locks", func(t *testing.T, m *machine) {
+			m.header(dir+"/a.qcow2", 201, overlay("web1.img"))
+			m.fs.SetErr("/proc/locks", syscall.ENOENT)
+		}, image, []string{"blind.chain unrelated /srv/images/a.qcow2"}},
+		{"an overlay that is removed meanwhile", func(t *testing.T, m *machine) {
+			m.header(dir+"/a.qcow2", 201, overlay("web1.img"))
+			m.fs = m.fs.Fail("data "+dir+"/a.qcow2", syscall.ENOENT)
+			m.host.FS = m.fs
+		}, image, nil},
 		{"we write to the overlay", func(t *testing.T, m *machine) {
 			m.header(dir+"/a.qcow2", 201, overlay("web1.img"))
 			m.file("/proc/locks", "1: LEASE  ACTIVE    WRITE "+strconv.Itoa(os.Getpid())+" 08:01:201 0 EOF\n")
@@ -201,6 +210,16 @@ func TestChain(t *testing.T) {
 				m.header(fmt.Sprintf("%s/%d.qcow2", dir, i), uint64(300+i), overlay("web1.img"))
 			}
 		}, image, []string{"chain.parent same images.9"}},
+		{"many domains", func(t *testing.T, m *machine) {
+			s := xenHost(t, m)
+			for i := range maxSaid + 1 {
+				name := fmt.Sprintf("%s/%d.qcow2", dir, i)
+				m.header(name, uint64(300+i), overlay("web1.img"))
+				domid := strconv.Itoa(20 + i)
+				set(s, "/local/domain/"+domid, "name=d"+domid)
+				set(s, "/local/domain/0/backend/qdisk/"+domid+"/51712", "params=qcow2:"+name)
+			}
+		}, image, []string{"chain.live same domains.9"}},
 		{"some overlays", func(t *testing.T, m *machine) {
 			for i := range maxSaid {
 				m.header(fmt.Sprintf("%s/%d.qcow2", dir, i), uint64(300+i), overlay("web1.img"))
