@@ -2,7 +2,6 @@ package guard
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -70,18 +69,10 @@ func Questions(root *hostfs.Root) ([]Question, error) {
 	return out, nil
 }
 
-// Check resolves path, looks and judges, and cannot write. The target, as the look
-// found it, is for the caller to close, and nil when there is an error.
+// Check resolves path, looks and judges as [Guard.Check] does, for whom there is no
+// Guard that could write.
 func (p Policy) Check(ctx context.Context, host *Host, path string) (*Target, Verdict, error) {
-	t, err := Resolve(ctx, host, path)
-	if err != nil {
-		return nil, Verdict{}, err
-	}
-	e := Examine(ctx, host, t, Collectors())
-	if ctx.Err() != nil {
-		return nil, Verdict{}, errors.Join(context.Cause(ctx), t.Close())
-	}
-	return e.view, p.verdict(t, e), nil
+	return (&Guard{Host: host, Policy: p}).Check(ctx, path)
 }
 
 // verdict judges what a look at t found.

@@ -107,6 +107,28 @@ func TestCaptureOfWhatCannotBeResolved(t *testing.T) {
 	}
 }
 
+// What is asked of a capture is asked in full: a domain that runs is not down.
+func TestCheckAsksWhetherTheDomainIsDown(t *testing.T) {
+	o := newOwner(t)
+	o.dir("/run")
+	for _, tt := range []struct {
+		codes    []Code
+		decision Decision
+	}{{nil, Proceed}, {[]Code{DomainRunning}, Refuse}} {
+		target, v, err := Policy{Operation: Check, Domain: "web1"}.Check(t.Context(), o.host, image)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if v.Decision != tt.decision || !slices.Equal(v.Codes(), tt.codes) {
+			t.Errorf("%s because of %v, want %v", v.Decision, v.Codes(), tt.codes)
+		}
+		if err := target.Close(); err != nil {
+			t.Error(err)
+		}
+		o.store.Set("/local/domain/9/name", "web1")
+	}
+}
+
 func TestQuestions(t *testing.T) {
 	root := hostfs.New()
 	want := []Question{

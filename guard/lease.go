@@ -22,7 +22,7 @@ type lease struct{}
 
 func (lease) Name() string { return "lease" }
 
-func (lease) Reads() []string { return []string{"/proc/locks", "lease"} }
+func (lease) Reads() []string { return []string{"/proc/locks", "/proc/*/comm", "lease"} }
 
 // Collect implements [Collector]. A refusal may be a passing probe, another
 // imgward's for one, and is asked about again a few times.
