@@ -54,7 +54,7 @@ func (gateLocker) Lock(_ context.Context, host *Host, t *Target) (func(context.C
 	if t.ID.Kind != KindFile {
 		return nil, nil
 	}
-	g, err := closeGate(host, t)
+	g, err := closeGate(host, t, int32(os.Getpid()))
 	if err != nil {
 		return nil, err
 	}
@@ -62,7 +62,8 @@ func (gateLocker) Lock(_ context.Context, host *Host, t *Target) (func(context.C
 	return func(context.Context) error { return g.release() }, nil
 }
 
-func closeGate(host *Host, t *Target) (*gate, error) {
+// closeGate lets nobody in but the process self.
+func closeGate(host *Host, t *Target, self int32) (*gate, error) {
 	// Without an unlimited queue the kernel lets openers pass when it is full.
 	fd, err := unix.FanotifyInit(unix.FAN_CLASS_PRE_CONTENT|unix.FAN_UNLIMITED_QUEUE|unix.FAN_CLOEXEC|unix.FAN_NONBLOCK,
 		unix.O_RDONLY|unix.O_LARGEFILE|unix.O_CLOEXEC)
@@ -74,7 +75,7 @@ func closeGate(host *Host, t *Target) (*gate, error) {
 		return nil, errors.Join(fmt.Errorf("fanotify_mark %s: %w", quote(t.Real), err), unix.Close(fd))
 	}
 	g := &gate{
-		group: os.NewFile(uintptr(fd), "fanotify"), deny: unix.FAN_DENY | uint32(unix.ETXTBSY)<<unix.FAN_ERRNO_SHIFT, self: int32(os.Getpid()),
+		group: os.NewFile(uintptr(fd), "fanotify"), deny: unix.FAN_DENY | uint32(unix.ETXTBSY)<<unix.FAN_ERRNO_SHIFT, self: self,
 		host: host, target: t, notice: t.held.notice, told: map[string]bool{}, ended: make(chan struct{}),
 	}
 	go g.serve()

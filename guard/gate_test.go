@@ -188,7 +188,7 @@ func TestGateDies(t *testing.T) {
 			t.Fatal(err)
 		}
 		target.held = &held{pid: os.Getpid(), file: f}
-		if _, err := closeGate(&Host{FS: hostfs.Live()}, target); err != nil {
+		if _, err := closeGate(&Host{FS: hostfs.Live()}, target, int32(os.Getpid())); err != nil {
 			t.Fatal(err)
 		}
 		fmt.Println("closed")
@@ -242,11 +242,10 @@ func TestGateRefusesAnotherGuard(t *testing.T) {
 	b, _ := gated(t)
 	target := Lockers()
 	target[1] = lockFunc(func(target *Target) (func(context.Context) error, error) {
-		g, err := closeGate(b.guard.Host, target)
+		g, err := closeGate(b.guard.Host, target, -1) // as if it were another process's
 		if err != nil {
 			return nil, err
 		}
-		g.self = -1 // as if it were another process's
 		target.held.gate = g
 		return func(context.Context) error { return g.release() }, nil
 	})
