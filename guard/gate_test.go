@@ -220,6 +220,10 @@ func TestGateDies(t *testing.T) {
 	if err := cmd.Process.Signal(syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
+	// It answers until it has really stopped (waitpid(2), WUNTRACED).
+	if _, err := unix.Wait4(cmd.Process.Pid, nil, unix.WUNTRACED, nil); err != nil {
+		t.Fatal(err)
+	}
 	opened := make(chan error)
 	go func() {
 		f, err := os.Open(b.path)
