@@ -280,7 +280,7 @@ func TestContentLeavesNoTrace(t *testing.T) {
 // with O_NOATIME.
 func TestContentOfAnother(t *testing.T) {
 	testkit.Need(t, "root")
-	dir, err := os.MkdirTemp("", "content")
+	dir, err := os.MkdirTemp("/var/tmp", "content") // $TMPDIR may be closed to others
 	if err != nil {
 		t.Fatal(err)
 	}
