@@ -24,6 +24,7 @@ case_saved_and_destroyed() {
 	refuses - content.dirty -- overwrite golden.img web1.img
 
 	xl restore /srv/web1.save
+	FROM=2M refuses web1 xen.vbd.connected loop.attached lease.refused -- overwrite golden.img web1.img
 	beats web1 xvda=ok
 	rm /srv/web1.save
 	destroy web1
@@ -61,13 +62,6 @@ case_configured() {
 	forget web1
 	refuses - domain.unproven -- overwrite --domain web1 golden.img web1.img
 	free web1.img
-}
-
-case_preserved() {
-	ON_POWEROFF=preserve web1
-	xl shutdown web1
-	wait_for 60 sh -c 'xl list web1 | grep -q -- ---s'
-	refuses web1 xen.vbd.connected loop.attached lease.refused -- overwrite golden.img web1.img
 }
 
 # A crashed domain is kept. Then the hypervisor's domain goes and the toolstack

@@ -26,8 +26,7 @@ wait_for() {
 no() { if "$@"; then echo "succeeded: $*"; return 1; fi; }
 
 start_xen() {
-	local m
-	for m in xen-evtchn xen-gntdev xen-gntalloc xen-privcmd xenfs xen-blkback loop; do modprobe "$m"; done
+	modprobe -a xen-evtchn xen-gntdev xen-gntalloc xen-privcmd xenfs xen-blkback loop
 	mount -t xenfs xenfs /proc/xen
 	mkdir -p /run/xenstored /run/xen /var/lib/xen /var/log/xen/console
 	"$XEN_BIN/${XENSTORED:-xenstored}" --pid-file /run/xen/xenstored.pid
@@ -135,7 +134,7 @@ says() {
 	local log
 	log=$(console "$1")
 	wait_for 60 test -e "$log"
-	grep -qaE -m 1 "$2" < <(exec timeout 180 tail -n "+${3:-1}" -F "$log" 2>/dev/null) || {
+	grep -qaE -m 1 "$2" < <(exec timeout 300 tail -n "+${3:-1}" -F "$log" 2>/dev/null) || {
 		echo "domain $1 did not say \"$2\":"
 		tail -n 5 "$log"
 		return 1
@@ -160,14 +159,15 @@ stop() { step "stop $1" && xl shutdown "$1" >/dev/null && gone "$1"; }
 destroy() { step "destroy $1" && xl destroy "$1" && gone "$1"; }
 
 # keep TARGET, kept TARGET: what is on the target now, and whether that is still
-# so. FROM=2M leaves out the half where a domain's own file system is mounted.
+# so. FROM=2M leaves out the half where a domain's own file system is mounted. Of
+# a disk only the beginning is looked at, to which imgward would write first.
 keep() { bytes "$1" /tmp/kept; }
 kept() { bytes "$1" /tmp/now && cmp -s /tmp/now /tmp/kept; }
 bytes() {
 	# A device is read past the cache, which it does not share with its disk.
 	local direct=''
 	[ ! -b "$1" ] || direct=,direct
-	dd if="$1" of="$2" bs=1M iflag="skip_bytes$direct" skip="${FROM:-0}" status=none
+	dd if="$1" of="$2" bs=1M count=16 iflag="skip_bytes$direct" skip="${FROM:-0}" status=none
 }
 
 # harm TARGET COMMAND...: the plain tool succeeds and changes what is there
