@@ -127,12 +127,14 @@ func (t *tape) link(name string) (text string, ok bool) {
 	k := key{kind: kindLink, name: name}
 	t.mu.Lock()
 	looked := t.looked[name]
-	t.looked[name] = true
 	t.mu.Unlock()
 	if !looked {
 		if text, err := t.from.Readlink(name); err == nil {
 			t.put(k, entry{text: text})
 		}
+		t.mu.Lock()
+		t.looked[name] = true
+		t.mu.Unlock()
 	}
 	t.to.mu.RLock()
 	defer t.to.mu.RUnlock()
