@@ -24,8 +24,9 @@ const zeroRun = 64 << 20
 //
 // Everything that can be checked is checked before dst is touched: a source that
 // does not fit is ErrTooSmall. An endpoint's failure is an *OpError, a source
-// that ends early is one with io.ErrUnexpectedEOF, a read-back that differs is a
-// *MismatchError, and if ctx ended before all was done the error is its cause.
+// that ends early is one with io.ErrUnexpectedEOF, a source without a digest that
+// o expects is a *DigestError (what is held back stays zero then), a read-back
+// that differs is a *MismatchError, and if ctx ended before all was done the error is its cause.
 // No request is in flight any more when Copy returns.
 func Copy(ctx context.Context, dst Dest, src Source, o Options) (rep Report, err error) {
 	start := time.Now()
@@ -41,7 +42,7 @@ func Copy(ctx context.Context, dst Dest, src Source, o Options) (rep Report, err
 		rep = c.rep
 		rep.Touched = c.flow.touched
 		if err != nil {
-			rep.Digest = nil
+			rep.Digest, rep.Expected = nil, nil
 		}
 	}()
 	for _, step := range []struct {
@@ -113,8 +114,10 @@ func newCopier(ctx context.Context, dst Dest, src Source, o Options) (*copier, e
 	c.dst.zeros = c.flow.zeros
 	keep := *c.dst
 	keep.how, c.keep = blockio.ZeroKeep, &keep
-	c.holes = newHoles(c.flow.ctx, src, c.src.name, o.Sparse, c.block)
-	c.sums = newSums(c.flow, o.Digest, o.Verify, c.size, o.ChunkSize)
+	if c.holes, err = newHoles(c.flow.ctx, src, c.src.name, o.asks(), c.block); err != nil {
+		return nil, errors.Join(err, c.flow.close())
+	}
+	c.sums = newSums(c.flow, o.kinds(), o.Verify, c.size, o.ChunkSize)
 	c.meter = newMeter("copy", c.size, o.Progress)
 	c.rep = Report{DigestKind: o.Digest, Engine: c.flow.eng.String(), Tail: dst.Size() - c.size}
 	return c, nil
@@ -161,9 +164,12 @@ func (c *copier) transfer() error {
 	if err := c.flow.run(nil); err != nil {
 		return err
 	}
-	c.rep.Digest = c.sums.sum(c.o.Digest, c.size)
-	if !c.meter.full() || c.rep.Digest == nil && c.o.Digest != DigestNone {
+	if !c.meter.full() {
 		return errStuck
+	}
+	// Before anything boots: what is held back is still zero.
+	if err := c.sums.finish(&c.rep, c.o, c.src.name, c.size); err != nil {
+		return err
 	}
 	return c.sync()
 }

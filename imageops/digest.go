@@ -5,7 +5,8 @@ import (
 	"time"
 )
 
-// Digest reads src once and computes o.Digest. With SparseKeep holes are hashed
+// Digest reads src once and computes o.Digest and what o.Expect asks for; one
+// that is not as expected is a *DigestError. With SparseKeep holes are hashed
 // without being read. Of the options those about a target mean nothing here.
 func Digest(ctx context.Context, src Source, o Options) (rep Report, err error) {
 	start := time.Now()
@@ -29,16 +30,15 @@ func Digest(ctx context.Context, src Source, o Options) (rep Report, err error) 
 	}()
 	rep.Engine = f.eng.String()
 
-	mode := o.Sparse
-	if mode == SparseDetect {
-		mode = SparseKeep
+	h, err := newHoles(f.ctx, src, name, o.asks(), 1)
+	if err != nil {
+		return rep, err
 	}
-	h := newHoles(f.ctx, src, name, mode, 1)
 	defer h.stop()
 	meter := newMeter("digest", size, o.Progress)
 	p := &pass{
 		flow: f, end: &endpoint{name: name, r: src}, size: size, holes: h,
-		sums: newSums(f, o.Digest, false, size, o.ChunkSize),
+		sums: newSums(f, o.kinds(), false, size, o.ChunkSize),
 		read: func(n int64) { rep.Read += n },
 		got:  func(*chunk, []Extent) {},
 		done: meter.add,
@@ -46,8 +46,5 @@ func Digest(ctx context.Context, src Source, o Options) (rep Report, err error) 
 	if err := p.run(); err != nil {
 		return rep, err
 	}
-	if rep.Digest = p.sums.sum(o.Digest, size); rep.Digest == nil && o.Digest != DigestNone {
-		return rep, errStuck
-	}
-	return rep, nil
+	return rep, p.sums.finish(&rep, o, name, size)
 }

@@ -28,6 +28,12 @@ type Extenter interface {
 	Extents(ctx context.Context, off, n int64) iter.Seq2[Extent, error]
 }
 
+// A Flusher is a Source that may have bytes in a cache which it does not know of
+// when it is asked for its extents. Flush brings them to where it does.
+type Flusher interface {
+	Flush() error
+}
+
 // A Dest is the target of a copy. Its methods are called concurrently, never two
 // for the same byte. Size is in bytes and does not change during a copy; Sync
 // returns when all that was written is on stable storage.

@@ -28,19 +28,38 @@ func (e *MismatchError) Error() string {
 	return fmt.Sprintf("%q differs from %q within the %d bytes at byte %d", e.Name, e.Other, e.Len, e.Off)
 }
 
+// A DigestError says that a source does not have the digest that it should.
+type DigestError struct {
+	Name string
+	Want Sum
+	Got  Sum
+}
+
+func (e *DigestError) Error() string {
+	return fmt.Sprintf("%q has digest %v, not %v", e.Name, e.Got, e.Want)
+}
+
+// named is err with what failed and where, unless it says so itself.
+func named(err error, op, name string, off int64) error {
+	var known *OpError
+	if errors.As(err, &known) {
+		return err
+	}
+	return &OpError{Op: op, Name: name, Off: off, Err: err}
+}
+
 // opError is the error of an op that came back with one. An endpoint that says
 // itself what and where is believed, and so is a call.
 func opError(op *engine.Op) error {
-	var known *OpError
 	end, ok := op.End.(*endpoint)
-	if !ok || errors.As(op.Err, &known) {
+	if !ok {
 		return op.Err
 	}
 	off := op.Off + int64(op.N)
 	if op.Kind == engine.Sync {
 		off = -1
 	}
-	return &OpError{Op: op.Kind.String(), Name: end.name, Off: off, Err: op.Err}
+	return named(op.Err, op.Kind.String(), end.name, off)
 }
 
 // nameOf is what x calls itself.

@@ -18,13 +18,22 @@ type holes struct {
 	name  string
 }
 
-// newHoles asks src for its extents, unless it has none to tell, or they are not wanted.
-func newHoles(ctx context.Context, src Source, name string, mode SparseMode, block int64) *holes {
+// newHoles asks src for its extents, unless it has none to tell, or they are not
+// wanted. What was written to it and has not come to the storage yet is brought
+// there first: some file systems tell a hole where only the cache has data.
+func newHoles(ctx context.Context, src Source, name string, ask bool, block int64) (*holes, error) {
 	h := &holes{block: block, size: src.Size(), name: name, stop: func() {}}
-	if x, ok := src.(Extenter); ok && mode != SparseOff && h.size > 0 {
-		h.next, h.stop = iter.Pull2(x.Extents(ctx, 0, h.size))
+	x, ok := src.(Extenter)
+	if !ok || !ask || h.size <= 0 {
+		return h, nil
 	}
-	return h
+	if s, ok := src.(Flusher); ok {
+		if err := s.Flush(); err != nil {
+			return nil, named(err, "flush", name, -1)
+		}
+	}
+	h.next, h.stop = iter.Pull2(x.Extents(ctx, 0, h.size))
+	return h, nil
 }
 
 // layout divides n bytes at off into data and zeros. It is called with ranges
@@ -61,11 +70,7 @@ func (h *holes) advance() error {
 		h.next, h.cur = nil, Extent{}
 		return nil
 	case err != nil:
-		var known *OpError
-		if errors.As(err, &known) {
-			return err
-		}
-		return &OpError{Op: "map", Name: h.name, Off: h.cur.End(), Err: err}
+		return named(err, "map", h.name, h.cur.End())
 	case e.Len <= 0 || e.Off < h.cur.End() || e.Len > h.size-e.Off:
 		err := fmt.Errorf("extent of %d bytes at %d is out of order or out of range", e.Len, e.Off)
 		return &OpError{Op: "map", Name: h.name, Off: h.cur.End(), Err: err}

@@ -36,7 +36,10 @@ func (s *said) Extents(context.Context, int64, int64) iter.Seq2[Extent, error] {
 func chart(t *testing.T, s *said, block int64) (string, error) {
 	t.Helper()
 	s.size = 100
-	h := newHoles(t.Context(), s, "image", SparseKeep, block)
+	h, err := newHoles(t.Context(), s, "image", true, block)
+	if err != nil {
+		t.Fatal(err)
+	}
 	defer h.stop()
 	var out strings.Builder
 	for off := int64(0); off < 100; off += 10 {

@@ -17,7 +17,9 @@ type Options struct {
 	Sparse   SparseMode
 	Fresh    bool       // the target is new and reads as zeros: zeros need not be written
 	HoldBack bool       // the target's first and last MiB become zeros first and get their bytes last
+	Extents  ExtentMode // whether the source is asked for holes
 	Digest   DigestKind // of the source
+	Expect   []Sum      // digests that the source must have; each is computed in the same pass
 	Verify   bool       // read the target back from storage and compare
 
 	Progress func(Progress) // called when bytes are done, by the goroutine of the call; it must not block
@@ -37,6 +39,14 @@ const (
 	SparseKeep   SparseMode = iota // what the source says are holes becomes holes, or zeros where the target has none
 	SparseDetect                   // so do zeros that fill blocks of the target
 	SparseOff                      // the source is not asked for holes: all is read, and all is written
+)
+
+// An ExtentMode says whether a source's word on its holes is taken.
+type ExtentMode uint8
+
+const (
+	ExtentsAsked   ExtentMode = iota // holes are not read
+	ExtentsIgnored                   // all is read: for a file system that tells holes where data is
 )
 
 // A DigestKind is a hash function.
@@ -63,6 +73,17 @@ func (k DigestKind) String() string {
 	return fmt.Sprintf("digest %d", uint8(k))
 }
 
+// Size is the length of a digest of that kind in bytes.
+func (k DigestKind) Size() int {
+	switch k {
+	case BLAKE3, SHA256:
+		return 32
+	case SHA512:
+		return 64
+	}
+	return 0
+}
+
 // Progress is how far a call is. Within a phase Done only grows, up to Total.
 type Progress struct {
 	Phase       string // copy, verify, digest, compare
@@ -79,6 +100,7 @@ type Report struct {
 
 	Digest     []byte // nil with DigestNone, and beside an error
 	DigestKind DigestKind
+	Expected   []Sum // those of Options.Expect, which the source has; nil beside an error
 	Engine     string
 	Elapsed    time.Duration
 	Touched    bool // something reached the target, or may have
@@ -91,6 +113,18 @@ const (
 	defaultDepth = 8
 	maxDepth     = 4096
 )
+
+// asks reports whether the source is asked for its holes.
+func (o Options) asks() bool { return o.Sparse != SparseOff && o.Extents == ExtentsAsked }
+
+// kinds are the digests that are wanted of the source, some perhaps twice.
+func (o Options) kinds() []DigestKind {
+	kinds := []DigestKind{o.Digest}
+	for _, s := range o.Expect {
+		kinds = append(kinds, s.Kind)
+	}
+	return kinds
+}
 
 // filled is o with its defaults, or what is wrong with it.
 func (o Options) filled() (Options, error) {
@@ -110,8 +144,15 @@ func (o Options) filled() (Options, error) {
 		return o, fmt.Errorf("queue depth %d: not from 1 to %d", o.QueueDepth, maxDepth)
 	case o.Sparse > SparseOff:
 		return o, fmt.Errorf("sparse mode %d: unknown", o.Sparse)
+	case o.Extents > ExtentsIgnored:
+		return o, fmt.Errorf("extent mode %d: unknown", o.Extents)
 	case o.Digest > DigestNone:
 		return o, fmt.Errorf("%v: unknown", o.Digest)
+	}
+	for _, s := range o.Expect {
+		if s.Kind.Size() == 0 || len(s.Bytes) != s.Kind.Size() {
+			return o, fmt.Errorf("expected digest of kind %v with %d bytes", s.Kind, len(s.Bytes))
+		}
 	}
 	return o, nil
 }

@@ -1,6 +1,7 @@
 package imageops
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"crypto/sha512"
 	"hash"
@@ -13,21 +14,25 @@ import (
 // sums are the digests that are computed while chunks pass by.
 type sums struct {
 	flow *flow
-	size int64     // of a chunk
-	tree *tree     // nil: none
-	seq  *sequence // nil: none
+	size int64 // of a chunk
+	tree *tree // nil: none
+	seqs []*sequence
 }
 
-// newSums computes kind over size bytes, and a tree beside it if one is needed anyway.
-func newSums(f *flow, kind DigestKind, needTree bool, size int64, chunkSize int) *sums {
+// newSums computes the digests of all kinds, each once, over size bytes, and a
+// tree beside them if one is needed anyway.
+func newSums(f *flow, kinds []DigestKind, needTree bool, size int64, chunkSize int) *sums {
 	s := &sums{flow: f, size: int64(chunkSize)}
-	switch kind {
-	case BLAKE3:
-		needTree = true
-	case SHA256:
-		s.seq = newSequence(f, sha256.New())
-	case SHA512:
-		s.seq = newSequence(f, sha512.New())
+	for _, kind := range kinds {
+		switch {
+		case kind == BLAKE3:
+			needTree = true
+		case s.sequence(kind) != nil:
+		case kind == SHA256:
+			s.seqs = append(s.seqs, newSequence(f, kind, sha256.New()))
+		case kind == SHA512:
+			s.seqs = append(s.seqs, newSequence(f, kind, sha512.New()))
+		}
 	}
 	if needTree {
 		s.tree = newTree(size, chunkSize)
@@ -40,8 +45,8 @@ func newSums(f *flow, kind DigestKind, needTree bool, size int64, chunkSize int)
 
 // add hashes the bytes of c, and calls then when its bytes are in the tree.
 func (s *sums) add(c *chunk, then func()) {
-	if s.seq != nil {
-		s.seq.add(c)
+	for _, q := range s.seqs {
+		q.add(c)
 	}
 	if s.tree == nil {
 		then()
@@ -59,19 +64,51 @@ func (s *sums) add(c *chunk, then func()) {
 
 // sum is the digest of that kind; nil if bytes are missing.
 func (s *sums) sum(kind DigestKind, size int64) []byte {
-	switch {
-	case kind == BLAKE3:
+	if kind == BLAKE3 {
 		return s.tree.sum()
-	case s.seq != nil && s.seq.next == size:
-		return s.seq.hash.Sum(nil)
+	}
+	if q := s.sequence(kind); q != nil && q.next == size {
+		return q.hash.Sum(nil)
+	}
+	return nil
+}
+
+// sequence is the one that computes kind; nil if none does.
+func (s *sums) sequence(kind DigestKind) *sequence {
+	for _, q := range s.seqs {
+		if q.kind == kind {
+			return q
+		}
+	}
+	return nil
+}
+
+// finish puts into rep the digests that o asks for. It is an error if one is not
+// what o expects; then rep has none.
+func (s *sums) finish(rep *Report, o Options, name string, size int64) error {
+	if o.Digest != DigestNone {
+		if rep.Digest = s.sum(o.Digest, size); rep.Digest == nil {
+			return errStuck
+		}
+	}
+	for _, want := range o.Expect {
+		got := Sum{want.Kind, s.sum(want.Kind, size)}
+		switch {
+		case got.Bytes == nil:
+			return errStuck
+		case !bytes.Equal(got.Bytes, want.Bytes):
+			rep.Digest, rep.Expected = nil, nil
+			return &DigestError{Name: name, Want: want, Got: got}
+		}
+		rep.Expected = append(rep.Expected, got)
 	}
 	return nil
 }
 
 // abandon gives back the chunks that a failed flow will not hash any more.
 func (s *sums) abandon() {
-	if s.seq != nil {
-		s.seq.abandon()
+	for _, q := range s.seqs {
+		q.abandon()
 	}
 }
 
@@ -81,14 +118,15 @@ func (s *sums) abandon() {
 // begun in order.
 type sequence struct {
 	flow   *flow
+	kind   DigestKind
 	hash   hash.Hash
 	next   int64 // offset of the byte that is hashed next
 	busy   bool
 	parked map[int64]*chunk
 }
 
-func newSequence(f *flow, h hash.Hash) *sequence {
-	return &sequence{flow: f, hash: h, parked: map[int64]*chunk{}}
+func newSequence(f *flow, kind DigestKind, h hash.Hash) *sequence {
+	return &sequence{flow: f, kind: kind, hash: h, parked: map[int64]*chunk{}}
 }
 
 func (q *sequence) add(c *chunk) {

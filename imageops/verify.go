@@ -16,7 +16,7 @@ func (c *copier) readBack() error {
 	meter := newMeter("verify", c.size, c.o.Progress)
 	p := &pass{
 		flow: c.flow, end: c.dst, size: c.size,
-		sums: newSums(c.flow, DigestNone, true, c.size, c.o.ChunkSize),
+		sums: newSums(c.flow, nil, true, c.size, c.o.ChunkSize),
 		read: func(int64) {},
 		got:  func(ch *chunk, _ []Extent) { c.held.lay(ch.data, ch.off) },
 		done: meter.add,

@@ -20,7 +20,7 @@ func (u *ui) cloneCommand() *cli.Command {
 			}
 			defer t.close()
 			// Shared blocks are not read, so whoever wants a digest wants a copy.
-			t.reflink = !c.Bool("no-reflink") && !c.IsSet("digest")
+			t.reflink = !c.Bool("no-reflink") && !c.IsSet("digest") && len(t.options.Expect) == 0
 			src, err := t.source(c.Context, c.Args().Get(0))
 			if err != nil {
 				return err

@@ -137,7 +137,7 @@ func exitStatus(err error) int {
 		refused    *guard.RefusedError
 		confirm    *confirmError
 		mismatch   *imageops.MismatchError
-		digest     *digestError
+		digest     *imageops.DigestError
 		incomplete *guard.IncompleteError
 		broken     *guard.BrokenError
 		written    *guard.WrittenError

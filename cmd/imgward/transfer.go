@@ -27,11 +27,12 @@ type transfer struct {
 
 // bytesOptions are the options about the bytes.
 func bytesOptions(more ...cli.Flag) []cli.Flag {
-	return targeted(append([]cli.Flag{
+	return targeted(append(append(expectOptions(),
 		&cli.StringFlag{Name: "digest", Value: "blake3", Usage: "checksum of the source: `none|blake3|sha256|sha512`"},
 		&cli.BoolFlag{Name: "no-verify", Usage: "do not read the target back"},
+		&cli.BoolFlag{Name: "no-extents", Usage: "read the source's holes too: for file systems that tell holes where data is"},
 		&cli.StringFlag{Name: "sparse", Value: "keep", Usage: "zeros: `keep|detect|off`: holes of the source, runs of zeros too, or none"},
-	}, more...)...)
+	), more...)...)
 }
 
 // targetOptions are the options about a target that may exist already.
@@ -47,6 +48,7 @@ func (u *ui) transfer(c *cli.Context, op guard.Operation) (*transfer, error) {
 	if c.NArg() != 2 {
 		return nil, usagef("%s needs a source and a target, and got %d operands", c.Command.Name, c.NArg())
 	}
+	u.writes = true
 	kind, err := digestKind(c.String("digest"))
 	if err != nil {
 		return nil, err
@@ -55,14 +57,24 @@ func (u *ui) transfer(c *cli.Context, op guard.Operation) (*transfer, error) {
 	if err != nil {
 		return nil, err
 	}
-	u.writes = true
+	expect, err := expectations(c, c.Args().First())
+	if err != nil {
+		return nil, err
+	}
+	extents := imageops.ExtentsAsked
+	if c.Bool("no-extents") {
+		extents = imageops.ExtentsIgnored
+	}
 	s, err := u.open(c, op)
 	if err != nil {
 		return nil, err
 	}
 	return &transfer{
 		session: s, token: c.String("confirm"), resize: c.Bool("resize"),
-		options: imageops.Options{Digest: kind, Verify: !c.Bool("no-verify"), Sparse: sparse, Log: s.host.Log, Progress: u.progress()},
+		options: imageops.Options{
+			Digest: kind, Expect: expect, Verify: !c.Bool("no-verify"), Sparse: sparse, Extents: extents,
+			Log: s.host.Log, Progress: u.progress(),
+		},
 	}, nil
 }
 
@@ -296,6 +308,7 @@ func (t *transfer) say(command, verb string, o *outcome) {
 		digest = r.DigestKind.String() + ":" + hex.EncodeToString(r.Digest)
 		t.result("digest %s", digest)
 	}
+	t.expected(r)
 	if r.Tail > 0 {
 		t.result("%s at the end of the target were kept as they were", guard.Bytes(r.Tail))
 	}

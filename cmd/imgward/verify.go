@@ -1,12 +1,9 @@
 package main
 
 import (
-	"bytes"
 	"context"
-	"encoding/hex"
 	"errors"
 	"fmt"
-	"strings"
 
 	"github.com/urfave/cli/v2"
 
@@ -19,16 +16,16 @@ func (u *ui) verifyCommand() *cli.Command {
 	return &cli.Command{
 		Name: "verify", Usage: "compare an image with another, or with a digest; without either, print its digest",
 		ArgsUsage: "IMAGE [OTHER]", HideHelpCommand: true,
-		Flags: judged(
+		Flags: judged(append(expectOptions(),
 			&cli.StringFlag{Name: "digest", Value: "blake3", Usage: "which digest to print: `blake3|sha256|sha512`"},
-			&cli.StringFlag{Name: "expect", Usage: "the digest that it must have: `ALGORITHM:HEX`"},
-		),
+			&cli.BoolFlag{Name: "no-extents", Usage: "read the image's holes too: for file systems that tell holes where data is"},
+		)...),
 		Action: func(c *cli.Context) error {
-			want, err := parseExpect(c.String("expect"), c.String("digest"))
+			o, err := verifyOptions(c)
 			if err != nil {
 				return err
 			}
-			if c.NArg() < 1 || c.NArg() > 2 || c.NArg() == 2 && want.sum != nil {
+			if c.NArg() < 1 || c.NArg() > 2 || c.NArg() == 2 && len(o.Expect) > 0 {
 				return usagef("verify needs an image, and another image or --expect")
 			}
 			s, err := u.open(c, guard.Read)
@@ -44,65 +41,55 @@ func (u *ui) verifyCommand() *cli.Command {
 			if c.NArg() == 2 {
 				return s.compare(c.Context, image, c.Args().Get(1))
 			}
-			return s.digest(c.Context, image, want)
+			return s.digest(c.Context, image, o)
 		},
 	}
 }
 
-type expectation struct {
-	kind imageops.DigestKind
-	sum  []byte // nil: only print
+// verifyOptions are what a digest is to be computed and compared with. Where
+// something is expected, nothing else is computed.
+func verifyOptions(c *cli.Context) (o imageops.Options, err error) {
+	if o.Digest, err = digestKind(c.String("digest")); err != nil {
+		return o, err
+	}
+	if o.Digest == imageops.DigestNone {
+		return o, usagef("verify needs a digest: blake3, sha256 or sha512")
+	}
+	if o.Expect, err = expectations(c, c.Args().First()); err != nil {
+		return o, err
+	}
+	if len(o.Expect) > 0 {
+		o.Digest = imageops.DigestNone
+	}
+	if c.Bool("no-extents") {
+		o.Extents = imageops.ExtentsIgnored
+	}
+	return o, nil
 }
 
-func parseExpect(expect, digest string) (expectation, error) {
-	name, text, ok := strings.Cut(expect, ":")
-	if expect == "" {
-		name = digest
-	} else if !ok {
-		return expectation{}, usagef("expect %q: want ALGORITHM:HEX", expect)
-	}
-	kind, err := digestKind(name)
-	if err != nil {
-		return expectation{}, err
-	}
-	if kind == imageops.DigestNone {
-		return expectation{}, usagef("verify needs a digest: blake3, sha256 or sha512")
-	}
-	if expect == "" {
-		return expectation{kind: kind}, nil
-	}
-	sum, err := hex.DecodeString(text)
-	if size := map[imageops.DigestKind]int{imageops.BLAKE3: 32, imageops.SHA256: 32, imageops.SHA512: 64}[kind]; err != nil || len(sum) != size {
-		return expectation{}, usagef("expect %q: a %s digest is %d hexadecimal digits", expect, kind, 2*size)
-	}
-	return expectation{kind, sum}, nil
-}
-
-func (s *session) digest(ctx context.Context, image *guard.Source, want expectation) error {
+func (s *session) digest(ctx context.Context, image *guard.Source, o imageops.Options) error {
 	f, err := blockio.NewFile(image.File)
 	if err != nil {
 		return err
 	}
-	r, err := imageops.Digest(ctx, f, imageops.Options{Digest: want.kind, Log: s.host.Log, Progress: s.progress()})
+	o.Log, o.Progress = s.host.Log, s.progress()
+	r, err := imageops.Digest(ctx, f, o)
 	if err == nil {
 		err = image.Changed(ctx)
 	}
 	if err != nil {
 		return err
 	}
-	got := want.kind.String() + ":" + hex.EncodeToString(r.Digest)
-	if want.sum != nil && !bytes.Equal(want.sum, r.Digest) {
-		return &digestError{fmt.Sprintf("%s has digest %s, not %s:%s", printable(image.Target.Path), got, want.kind, hex.EncodeToString(want.sum))}
+	sums := append([]imageops.Sum{}, r.Expected...)
+	if len(sums) == 0 {
+		sums = []imageops.Sum{{Kind: r.DigestKind, Bytes: r.Digest}}
 	}
-	s.result("%s  %s", got, printable(image.Target.Path))
-	s.object(outcomeJSON{Command: "verify", Source: image.Target.Path, Size: f.Size(), Read: r.Read, Digest: got, Seconds: fmt.Sprintf("%.3f", r.Elapsed.Seconds())})
+	for _, sum := range sums {
+		s.result("%s  %s", sum, printable(image.Target.Path))
+		s.object(outcomeJSON{Command: "verify", Source: image.Target.Path, Size: f.Size(), Read: r.Read, Digest: sum.String(), Seconds: fmt.Sprintf("%.3f", r.Elapsed.Seconds())})
+	}
 	return nil
 }
-
-// A digestError says that an image does not have the digest that it should.
-type digestError struct{ text string }
-
-func (e *digestError) Error() string { return e.text }
 
 func (s *session) compare(ctx context.Context, image *guard.Source, path string) (err error) {
 	other, err := s.source(ctx, path)

@@ -132,6 +132,20 @@ func (f *File) Sync() error {
 	return f.fail("sync", -1, err)
 }
 
+// Flush brings what the page cache alone has of a regular file to the file
+// system (fsync(2)), so that Extents tells it. A file that cannot be written, on
+// a file system that cannot, has nothing to bring.
+func (f *File) Flush() error {
+	if f.device {
+		return nil
+	}
+	err := f.control(func(fd int) error { return again(func() error { return unix.Fsync(fd) }) })
+	if err == unix.EROFS || unsupported(err) {
+		return nil
+	}
+	return f.fail("flush", -1, err)
+}
+
 // Truncate sets the size of a regular file in bytes; what is added reads as
 // zeros. On a device the error is errors.ErrUnsupported.
 func (f *File) Truncate(size int64) error {
