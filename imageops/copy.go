@@ -6,13 +6,7 @@ import (
 	"fmt"
 	"io"
 	"time"
-
-	"imgward/imageops/blockio"
-	"imgward/imageops/engine"
 )
-
-// errNoSize is the reason why a stream is not taken.
-var errNoSize = errors.New("size is not known")
 
 // zeroRun is the most that is zeroed by one request.
 const zeroRun = 64 << 20
@@ -20,31 +14,99 @@ const zeroRun = 64 << 20
 // Copy copies all of src to the beginning of dst. It returns nil when all bytes
 // are on stable storage and, with o.Verify, were read back from there and found
 // equal; bytes of dst behind the end of src stay as they are. A file that is too
-// short is made longer by the caller before.
+// short is made longer by the caller before, unless the source is a stream.
 //
 // Everything that can be checked is checked before dst is touched: a source that
-// does not fit is ErrTooSmall. An endpoint's failure is an *OpError, a source
-// that ends early is one with io.ErrUnexpectedEOF, a source without a digest that
-// o expects is a *DigestError (what is held back stays zero then), a read-back
-// that differs is a *MismatchError, and if ctx ended before all was done the error is its cause.
+// does not fit is ErrTooSmall (a stream shows it when it comes to the end of the
+// target). An endpoint's failure is an *OpError, a source that ends early is one
+// with io.ErrUnexpectedEOF, a source without a digest that o expects is a
+// *DigestError (what is held back stays zero then), a read-back that differs is a
+// *MismatchError, and if ctx ended before all was done the error is its cause.
 // No request is in flight any more when Copy returns.
-func Copy(ctx context.Context, dst Dest, src Source, o Options) (rep Report, err error) {
-	start := time.Now()
-	defer func() { rep.Elapsed = time.Since(start) }()
-	c, err := newCopier(ctx, dst, src, o)
-	if err != nil {
-		return Report{DigestKind: o.Digest}, err
+func Copy(ctx context.Context, dst Dest, src Source, o Options) (Report, error) {
+	t := newTarget(ctx, dst, o.HoldBack, o.Fresh)
+	copyTo(ctx, []*target{t}, src, o)
+	r := <-t.result
+	return r.rep, r.err
+}
+
+// copyTo copies src to all targets at once, and gives each its result as soon as
+// nothing will be done with it any more. The first error of a target ends that
+// target; what is wrong with the source or with o ends all.
+func copyTo(ctx context.Context, targets []*target, src Source, o Options) {
+	c := &copier{start: time.Now(), targets: targets, unwatch: func() bool { return true }}
+	err := c.open(ctx, src, o)
+	if err == nil {
+		err = errors.Join(c.steps(), c.close())
 	}
-	defer func() {
-		if cerr := c.close(); err == nil {
-			err = cerr
+	for _, t := range targets {
+		c.finish(t, err)
+	}
+}
+
+// A copier is one copy of one source.
+type copier struct {
+	o       Options
+	start   time.Time
+	flow    *flow
+	src     *endpoint
+	size    int64 // of the source; -1 while it is not known
+	holes   *holes
+	sums    *sums
+	meter   *meter
+	targets []*target
+	unwatch func() bool
+	rep     Report // what all targets have in common
+}
+
+// open checks all that can be checked, and makes what is needed.
+func (c *copier) open(ctx context.Context, src Source, o Options) error {
+	c.rep.DigestKind = o.Digest
+	o, err := o.filled()
+	if err != nil {
+		return err
+	}
+	c.o, c.size = o, max(src.Size(), -1)
+	c.src = &endpoint{name: nameOf(src, "source"), r: src}
+	for _, t := range c.targets {
+		if err := t.fits(c.size, c.src.name, o); err != nil {
+			if len(c.targets) == 1 {
+				return err
+			}
+			t.fail(err)
 		}
-		rep = c.rep
-		rep.Touched = c.flow.touched
-		if err != nil {
-			rep.Digest, rep.Expected = nil, nil
-		}
-	}()
+	}
+	if c.flow, err = newFlow(ctx, o, o.ChunkSize); err != nil {
+		return err
+	}
+	if s, ok := src.(Stopper); ok {
+		c.unwatch = context.AfterFunc(c.flow.ctx, func() { s.Stop(context.Cause(c.flow.ctx)) })
+	}
+	block := int64(1)
+	for _, t := range c.targets {
+		t.join(c)
+		block = max(block, t.block)
+	}
+	c.holes, err = newHoles(c.flow.ctx, src, c.src.name, o.asks(), block)
+	if err != nil {
+		c.unwatch()
+		return errors.Join(err, c.flow.close())
+	}
+	c.sums = newSums(c.flow, o.kinds(), o.Verify, c.size, o.ChunkSize)
+	c.meter = newMeter("copy", c.size, o.Progress)
+	c.rep.Engine = c.flow.eng.String()
+	c.flow.each = c.look
+	return nil
+}
+
+func (c *copier) close() error {
+	c.unwatch()
+	c.holes.stop()
+	return c.flow.close()
+}
+
+// steps are the phases. In each of them all targets that are left take part.
+func (c *copier) steps() error {
 	for _, step := range []struct {
 		name string
 		do   func() error
@@ -54,105 +116,88 @@ func Copy(ctx context.Context, dst Dest, src Source, o Options) (rep Report, err
 		{"read back", c.readBack},
 		{"give back", c.giveBack},
 	} {
-		c.o.Log.Debug("copy", "step", step.name, "source", c.src.name, "target", c.dst.name)
+		c.o.Log.Debug("copy", "step", step.name, "source", c.src.name, "targets", len(c.targets))
 		if err := step.do(); err != nil {
-			return rep, err
+			return err
 		}
 	}
-	return rep, context.Cause(c.flow.ctx)
+	return context.Cause(c.flow.ctx)
 }
 
-// A copier is one copy.
-type copier struct {
-	o     Options
-	flow  *flow
-	src   *endpoint
-	dst   *endpoint // zeroing as Options.Sparse says
-	keep  *endpoint // zeroing so that storage stays allocated
-	size  int64     // of the source
-	block int64     // in which zeros are looked for
-	holes *holes
-	held  held
-	sums  *sums
-	meter *meter
-	run   Extent // zeros that wait for more
-	rep   Report
+// look is called between requests: it ends the targets whose time is over, and
+// lets go of those with which nothing will be done any more.
+func (c *copier) look() {
+	left := false
+	for _, t := range c.targets {
+		if t.err == nil && t.ctx.Err() != nil {
+			t.fail(context.Cause(t.ctx))
+		}
+		left = left || t.err == nil
+	}
+	if !left {
+		c.flow.fail(c.targets[0].err) // the results come when all has ended
+		return
+	}
+	for _, t := range c.targets {
+		if t.err != nil && t.flying == 0 {
+			c.finish(t, nil)
+		}
+	}
 }
 
-// newCopier checks all that can be checked.
-func newCopier(ctx context.Context, dst Dest, src Source, o Options) (*copier, error) {
-	o, err := o.filled()
-	if err != nil {
-		return nil, err
+// finish gives t its result: err, if nothing was wrong with t itself before.
+func (c *copier) finish(t *target, err error) {
+	if t.finished {
+		return
 	}
-	c := &copier{o: o, size: src.Size()}
-	c.src = &endpoint{name: nameOf(src, "source"), r: src}
-	c.dst = &endpoint{name: nameOf(dst, "target"), r: unreadable{}, dst: dst, how: blockio.ZeroPunch}
-	refuse := func(err error) (*copier, error) {
-		return nil, &OpError{Op: "copy to", Name: c.dst.name, Off: -1, Err: err}
+	t.finished = true
+	if t.err != nil {
+		err = t.err
 	}
-	r, readable := dst.(io.ReaderAt)
-	if readable {
-		c.dst.r = r
+	r := t.rep
+	r.Read, r.Engine, r.DigestKind = c.rep.Read, c.rep.Engine, c.rep.DigestKind
+	r.Elapsed = time.Since(c.start)
+	if err == nil {
+		r.Digest, r.Expected = c.rep.Digest, c.rep.Expected
 	}
-	switch {
-	case c.size < 0:
-		return refuse(fmt.Errorf("%q: %w", c.src.name, errNoSize))
-	case dst.Size() < c.size:
-		return refuse(fmt.Errorf("%w: %d bytes for %d", ErrTooSmall, dst.Size(), c.size))
-	case (o.Verify || o.HoldBack) && !readable:
-		return refuse(fmt.Errorf("it cannot be read back: %w", errors.ErrUnsupported))
-	}
-	lim := dst.Limits()
-	c.block = int64(max(1, min(lim.Physical, o.ChunkSize)))
-	if o.HoldBack {
-		c.held = newHeld(dst.Size(), int64(max(lim.OffAlign, lim.Physical, minChunk)))
-	}
-	if c.flow, err = newFlow(ctx, o, o.ChunkSize); err != nil {
-		return nil, err
-	}
-	c.dst.zeros = c.flow.zeros
-	keep := *c.dst
-	keep.how, c.keep = blockio.ZeroKeep, &keep
-	if c.holes, err = newHoles(c.flow.ctx, src, c.src.name, o.asks(), c.block); err != nil {
-		return nil, errors.Join(err, c.flow.close())
-	}
-	c.sums = newSums(c.flow, o.kinds(), o.Verify, c.size, o.ChunkSize)
-	c.meter = newMeter("copy", c.size, o.Progress)
-	c.rep = Report{DigestKind: o.Digest, Engine: c.flow.eng.String(), Tail: dst.Size() - c.size}
-	return c, nil
+	t.result <- result{r, err}
 }
 
-func (c *copier) close() error {
-	c.holes.stop()
-	return c.flow.close()
+// alive are the targets that are left.
+func (c *copier) alive(yield func(*target) bool) {
+	for _, t := range c.targets {
+		if t.err == nil && !yield(t) {
+			return
+		}
+	}
 }
 
-// takeAway keeps the target's own bytes behind the end of the source, as far as
+// all starts something for each target that is left, and waits for all of it.
+func (c *copier) all(do func(*target)) error {
+	c.alive(func(t *target) bool { do(t); return true })
+	return c.flow.run(nil)
+}
+
+// takeAway keeps the targets' own bytes behind the end of the source, as far as
 // they lie in what is held back, and zeroes that on the storage.
 func (c *copier) takeAway() error {
-	for _, p := range c.held.parts() {
-		if from := max(p.off, c.size); from < p.end() {
-			c.uncache(from, p.end()-from)
-			c.flow.do(nil, &engine.Op{Kind: engine.Read, End: c.dst, Off: from, Buf: p.buf[from-p.off:]}, nil)
+	if err := c.all(func(t *target) { t.keepTail(max(c.size, 0)) }); err != nil {
+		return err
+	}
+	if err := c.all((*target).zeroHeld); err != nil {
+		return err
+	}
+	return c.all(func(t *target) {
+		if t.taken {
+			t.sync()
 		}
-	}
-	if err := c.flow.run(nil); err != nil || c.o.Fresh || len(c.held.parts()) == 0 {
-		return err
-	}
-	for _, p := range c.held.parts() {
-		c.flow.do(nil, &engine.Op{Kind: engine.Zero, End: c.keep, Off: p.off, Len: int64(len(p.buf))}, nil)
-	}
-	if err := c.flow.run(nil); err != nil {
-		return err
-	}
-	return c.sync()
+	})
 }
 
 // transfer copies all but what is held back, and makes it durable.
 func (c *copier) transfer() error {
 	p := &pass{
-		flow: c.flow, end: c.src, size: c.size, holes: c.holes, sums: c.sums,
+		flow: c.flow, end: c.src, do: c.flow.do, size: c.size, holes: c.holes, sums: c.sums,
 		read: func(n int64) { c.rep.Read += n },
 		got:  c.put,
 		done: func(int64) {},
@@ -160,73 +205,53 @@ func (c *copier) transfer() error {
 	if err := p.run(); err != nil {
 		return err
 	}
-	c.flushZeros()
-	if err := c.flow.run(nil); err != nil {
+	c.size = p.size
+	if err := c.all((*target).flushZeros); err != nil {
 		return err
 	}
-	if !c.meter.full() {
-		return errStuck
+	for _, t := range c.targets {
+		if t.err == nil && t.done != c.size {
+			return errStuck
+		}
 	}
 	// Before anything boots: what is held back is still zero.
 	if err := c.sums.finish(&c.rep, c.o, c.src.name, c.size); err != nil {
 		return err
 	}
-	return c.sync()
+	return c.all(func(t *target) {
+		t.end(c.size)
+		t.sync()
+	})
 }
 
-// put sends the bytes of ch to where they belong.
+// put sends the bytes of ch to all targets.
 func (c *copier) put(ch *chunk, ext []Extent) {
-	if c.o.Sparse == SparseDetect && !(len(ext) == 1 && ext[0].Zero) {
-		ext = classify(ch.data, ch.off, c.block, c.flow.zeros)
-	}
-	c.held.take(ch.data, ch.off)
-	for _, e := range ext {
-		m := c.held.middle(e)
-		c.meter.add(e.Len - m.Len)
-		switch {
-		case m.Len == 0:
-		case m.Zero:
-			c.zero(m)
-		default:
-			data := ch.data[m.Off-ch.off:][:m.Len]
-			c.flow.do(ch, &engine.Op{Kind: engine.Write, End: c.dst, Off: m.Off, Buf: data}, func() {
-				c.rep.Written += m.Len
-				c.meter.add(m.Len)
-			})
+	c.alive(func(t *target) bool { t.put(ch, ext); return true })
+}
+
+// told says how far the slowest target is.
+func (c *copier) told() {
+	least := int64(-1)
+	c.alive(func(t *target) bool {
+		if least < 0 || t.done < least {
+			least = t.done
 		}
+		return true
+	})
+	if least > c.meter.now.Done {
+		c.meter.add(least - c.meter.now.Done)
 	}
 }
 
-// zero makes e zero on the target, together with what follows it as it comes.
-func (c *copier) zero(e Extent) {
-	if c.o.Fresh {
-		c.rep.Zeroed += e.Len
-		c.meter.add(e.Len)
-		return
+// fits says what keeps t from taking size bytes of a source (-1: not known).
+func (t *target) fits(size int64, source string, o Options) error {
+	refuse := func(err error) error { return &OpError{Op: "copy to", Name: t.dst.name, Off: -1, Err: err} }
+	_, readable := t.dst.dst.(io.ReaderAt)
+	switch {
+	case size > t.dst.dst.Size():
+		return refuse(fmt.Errorf("%q: %w: %d bytes for %d", source, ErrTooSmall, t.dst.dst.Size(), size))
+	case (o.Verify || t.holdBack) && !readable:
+		return refuse(fmt.Errorf("it cannot be read back: %w", errors.ErrUnsupported))
 	}
-	if e.Off != c.run.End() {
-		c.flushZeros()
-		c.run.Off = e.Off
-	}
-	if c.run.Len += e.Len; c.run.Len >= zeroRun {
-		c.flushZeros()
-	}
-}
-
-// flushZeros starts zeroing what has been put together.
-func (c *copier) flushZeros() {
-	n := c.run.Len
-	if n > 0 {
-		c.flow.do(nil, &engine.Op{Kind: engine.Zero, End: c.dst, Off: c.run.Off, Len: n}, func() {
-			c.rep.Zeroed += n
-			c.meter.add(n)
-		})
-	}
-	c.run = Extent{}
-}
-
-// sync makes all that was written durable.
-func (c *copier) sync() error {
-	c.flow.do(nil, &engine.Op{Kind: engine.Sync, End: c.dst}, nil)
-	return c.flow.run(nil)
+	return nil
 }

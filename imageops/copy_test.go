@@ -155,7 +155,6 @@ func TestRefusedBeforeAnythingIsTouched(t *testing.T) {
 		want error
 	}{
 		{what: "too small", src: &image{bytes: make([]byte, 1001)}, want: ErrTooSmall},
-		{what: "stream", src: &image{size: -1}, want: errNoSize},
 		{what: "canceled", ctx: canceled, want: context.Canceled},
 		{what: "verify unreadable", dst: func(d *disk) Dest { return writeOnly{d} }, o: Options{Verify: true}, want: errors.ErrUnsupported},
 		{what: "hold back unreadable", dst: func(d *disk) Dest { return writeOnly{d} }, o: Options{HoldBack: true}, want: errors.ErrUnsupported},

@@ -7,7 +7,7 @@ import (
 
 // Digest reads src once and computes o.Digest and what o.Expect asks for; one
 // that is not as expected is a *DigestError. With SparseKeep holes are hashed
-// without being read. Of the options those about a target mean nothing here.
+// without being read, and of a stream all is read. Of the options those about a target mean nothing here.
 func Digest(ctx context.Context, src Source, o Options) (rep Report, err error) {
 	start := time.Now()
 	defer func() { rep.Elapsed = time.Since(start) }()
@@ -16,9 +16,6 @@ func Digest(ctx context.Context, src Source, o Options) (rep Report, err error) 
 	}
 	name, size := nameOf(src, "source"), src.Size()
 	rep.DigestKind = o.Digest
-	if size < 0 {
-		return rep, &OpError{Op: "digest", Name: name, Off: -1, Err: errNoSize}
-	}
 	f, err := newFlow(ctx, o, o.ChunkSize)
 	if err != nil {
 		return rep, err
@@ -30,6 +27,9 @@ func Digest(ctx context.Context, src Source, o Options) (rep Report, err error) 
 	}()
 	rep.Engine = f.eng.String()
 
+	if s, ok := src.(Stopper); ok {
+		defer context.AfterFunc(f.ctx, func() { s.Stop(context.Cause(f.ctx)) })()
+	}
 	h, err := newHoles(f.ctx, src, name, o.asks(), 1)
 	if err != nil {
 		return rep, err
@@ -37,7 +37,7 @@ func Digest(ctx context.Context, src Source, o Options) (rep Report, err error) 
 	defer h.stop()
 	meter := newMeter("digest", size, o.Progress)
 	p := &pass{
-		flow: f, end: &endpoint{name: name, r: src}, size: size, holes: h,
+		flow: f, end: &endpoint{name: name, r: src}, do: f.do, size: size, holes: h,
 		sums: newSums(f, o.kinds(), false, size, o.ChunkSize),
 		read: func(n int64) { rep.Read += n },
 		got:  func(*chunk, []Extent) {},
@@ -46,5 +46,5 @@ func Digest(ctx context.Context, src Source, o Options) (rep Report, err error) 
 	if err := p.run(); err != nil {
 		return rep, err
 	}
-	return rep, p.sums.finish(&rep, o, name, size)
+	return rep, p.sums.finish(&rep, o, name, p.size)
 }

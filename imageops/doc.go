@@ -5,17 +5,22 @@
 // The nouns:
 //
 //   - A [Source] is bytes of known size; one that is an [Extenter] also knows
-//     where it has holes.
+//     where it has holes. A [Stream] is one of unknown size.
+//
 //   - A [Dest] is the target. What else it can do it says by further methods:
 //     [Zeroer] makes ranges zero without being sent zeros, [Uncacher] forgets
 //     what it has cached, io.ReaderAt reads back.
+//
 //   - A chunk is a piece of fixed size at a multiple of that size: the unit of
 //     reading and hashing. Options.QueueDepth of them exist, and a chunk that is
 //     not in use lies in the free list; that is the bound on memory and on
 //     requests in flight.
+//
 //   - Holding back: the first and last MiB of an existing target are zeroed
 //     before the first byte of data is written, and the real ones are written
 //     when all the rest is known to be right. Half a disk does not boot.
+//
+//   - A [Fanout] is one copy to several targets, which reads the source once.
 //
 // A copy that returns nil is complete, on stable storage, and read back if that
 // was asked for. Anything else, cancellation included, is an error, and

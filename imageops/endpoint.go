@@ -12,6 +12,10 @@ import (
 // A Source is bytes to read; ReadAt is called concurrently. Size is in bytes and
 // must not change: a source that ends early is an error.
 //
+// A Source whose Size is negative is a stream. Its ReadAt is called once for each
+// range, in no certain order, with ranges that follow each other from byte 0; it
+// waits for the bytes before its range. The stream ends where it says io.EOF.
+//
 // A Source or Dest with a method Name() string is called by that name in errors.
 type Source interface {
 	io.ReaderAt
@@ -34,8 +38,21 @@ type Flusher interface {
 	Flush() error
 }
 
+// A Stopper is a Source whose ReadAt can wait for long. After Stop, which may be
+// called by any goroutine and more than once, what waits returns why, soon.
+type Stopper interface {
+	Stop(why error)
+}
+
+// A Grower is a Dest that can be made longer, with zeros, and shorter, as a new
+// file for a stream is. Size follows. It is called while nothing is in flight
+// behind the new end.
+type Grower interface {
+	Truncate(size int64) error
+}
+
 // A Dest is the target of a copy. Its methods are called concurrently, never two
-// for the same byte. Size is in bytes and does not change during a copy; Sync
+// for the same byte. Size is in bytes and does not change by itself; Sync
 // returns when all that was written is on stable storage.
 //
 // A Dest that is an io.ReaderAt can be verified and held back.

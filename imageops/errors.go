@@ -15,6 +15,9 @@ type OpError = blockio.OpError
 // ErrTooSmall is the reason of a copy whose source does not fit into the target.
 var ErrTooSmall = errors.New("target is smaller than the source")
 
+// errNoSize is the reason why a stream is not compared.
+var errNoSize = errors.New("size is not known")
+
 // A MismatchError says that two things that must be equal are not. The first
 // difference lies within the Len bytes at Off.
 type MismatchError struct {
@@ -69,8 +72,3 @@ func nameOf(x any, otherwise string) string {
 	}
 	return otherwise
 }
-
-// unreadable is the io.ReaderAt of a target that has none.
-type unreadable struct{}
-
-func (unreadable) ReadAt([]byte, int64) (int, error) { return 0, errors.ErrUnsupported }

@@ -30,14 +30,15 @@ type flow struct {
 	free    []*chunk
 	flying  int
 	zeros   []byte // a chunk of them; nobody writes here
-	touched bool   // a write was started
+	each    func() // called between requests; nil: nothing
 	inspect func(*flow)
 }
 
 // A step is what an op is for: it holds a chunk, and something comes after it.
 type step struct {
 	chunk *chunk
-	then  func()
+	then  func()      // after it has come back without an error
+	fail  func(error) // after it has come back with one
 }
 
 // errStuck cannot happen: it is returned where a result would be wrong if it did.
@@ -89,6 +90,9 @@ func (f *flow) fail(err error) { f.stop(err) }
 func (f *flow) run(begin func(*chunk) (more bool)) error {
 	more := begin != nil
 	for {
+		if f.each != nil {
+			f.each()
+		}
 		for more && len(f.free) > 0 && f.ctx.Err() == nil {
 			more = f.with(begin)
 		}
@@ -106,7 +110,7 @@ func (f *flow) run(begin func(*chunk) (more bool)) error {
 		f.flying--
 		s := op.Tag.(step)
 		if op.Err != nil {
-			f.fail(opError(op))
+			s.fail(opError(op))
 		} else if s.then != nil {
 			s.then()
 		}
@@ -126,15 +130,18 @@ func (f *flow) with(begin func(*chunk) bool) bool {
 
 // do starts an op that needs c (nil: no chunk) until it is back. then is called
 // after it has come back without an error. Once the flow has failed nothing is started.
-func (f *flow) do(c *chunk, op *engine.Op, then func()) {
-	op.Tag = step{c, then}
+func (f *flow) do(c *chunk, op *engine.Op, then func()) { f.start(op, step{c, then, f.fail}) }
+
+// start starts an op, and reports whether it did.
+func (f *flow) start(op *engine.Op, s step) bool {
+	op.Tag = s
 	if err := f.eng.Start(f.ctx, op); err != nil {
 		f.fail(err)
-		return
+		return false
 	}
-	f.hold(c)
+	f.hold(s.chunk)
 	f.flying++
-	f.touched = f.touched || op.Kind == engine.Write || op.Kind == engine.Zero
+	return true
 }
 
 // hold keeps c out of the free list until a release more.

@@ -41,6 +41,14 @@ func (h held) parts() []part {
 	return out
 }
 
+// part is the i-th of the parts, if there are so many.
+func (h held) part(i int) (part, bool) {
+	if all := h.parts(); i < len(all) {
+		return all[i], true
+	}
+	return part{}, false
+}
+
 // take keeps what is held back of data, which stands at off.
 func (h held) take(data []byte, off int64) {
 	for _, p := range h.parts() {

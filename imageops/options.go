@@ -87,7 +87,7 @@ func (k DigestKind) Size() int {
 // Progress is how far a call is. Within a phase Done only grows, up to Total.
 type Progress struct {
 	Phase       string // copy, verify, digest, compare
-	Done, Total int64  // bytes of the source
+	Done, Total int64  // bytes of the source; of a stream the total is not known, and negative
 }
 
 // A Report says what was done, also beside an error. Counts are in bytes.

@@ -8,29 +8,56 @@ import (
 type pass struct {
 	flow  *flow
 	end   *endpoint
-	size  int64
-	holes *holes // nil: all is data
+	do    func(*chunk, *engine.Op, func()) // starts the reads
+	size  int64                            // -1: up to where the endpoint says io.EOF, and then that
+	holes *holes                           // nil: all is data
 	sums  *sums
 
-	read func(n int64)                // so many bytes were read
-	got  func(c *chunk, ext []Extent) // the bytes of c are there, and this is what they are; may change them
-	done func(n int64)                // so many bytes were read and are in the tree
+	read   func(n int64)                // so many bytes were read
+	got    func(c *chunk, ext []Extent) // the bytes of c are there, and this is what they are; may change them
+	done   func(n int64)                // so many bytes were read and are in the tree
+	failed func() bool                  // nil, or whether to stop early
 
-	off int64
+	off    int64
+	stream bool
 }
 
 // run is the hot loop: what is wholly a hole is not read, and whatever got
 // starts (writes, mostly) goes on beside the hashing.
 func (p *pass) run() error {
 	defer p.sums.abandon()
+	p.stream = p.size < 0
 	if p.size == 0 {
 		return p.flow.run(nil)
 	}
-	return p.flow.run(p.begin)
+	if err := p.flow.run(p.begin); err != nil {
+		return err
+	}
+	if p.size < 0 {
+		return errStuck
+	}
+	if p.stream {
+		p.sums.end(p.size)
+	}
+	return nil
+}
+
+// more reports whether there is something left to read.
+func (p *pass) more() bool {
+	if p.failed != nil && p.failed() {
+		return false
+	}
+	return p.size < 0 || p.off < p.size
 }
 
 func (p *pass) begin(c *chunk) (more bool) {
-	n := min(int64(len(c.buf)), p.size-p.off)
+	if !p.more() {
+		return false // a stream ended, or the endpoint failed, since the last chunk
+	}
+	n := int64(len(c.buf))
+	if p.size >= 0 {
+		n = min(n, p.size-p.off)
+	}
 	c.off, c.data = p.off, c.buf[:n]
 	p.off += n
 	ext := []Extent{{Off: c.off, Len: n}}
@@ -44,13 +71,28 @@ func (p *pass) begin(c *chunk) (more bool) {
 	if len(ext) == 1 && ext[0].Zero {
 		c.data = p.flow.zeros[:n]
 		p.pass(c, ext)
-		return p.off < p.size
+		return p.more()
 	}
-	p.flow.do(c, &engine.Op{Kind: engine.Read, End: p.end, Off: c.off, Buf: c.data}, func() {
-		p.read(n)
+	op := &engine.Op{Kind: engine.Read, End: p.end, Off: c.off, Buf: c.data, Ends: p.stream}
+	p.do(c, op, func() {
+		if got := int64(op.N); got < n {
+			p.ended(c.off + got)
+			c.data, ext[0].Len = c.data[:got], got
+			if got == 0 {
+				return
+			}
+		}
+		p.read(int64(len(c.data)))
 		p.pass(c, ext)
 	})
-	return p.off < p.size
+	return p.more()
+}
+
+// ended is called with where a stream ended, by each chunk that is not full.
+func (p *pass) ended(at int64) {
+	if p.size < 0 || at < p.size {
+		p.size = at
+	}
 }
 
 func (p *pass) pass(c *chunk, ext []Extent) {

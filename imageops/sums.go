@@ -73,6 +73,17 @@ func (s *sums) sum(kind DigestKind, size int64) []byte {
 	return nil
 }
 
+// end says that the source of unknown size has size bytes, all of which were added.
+func (s *sums) end(size int64) {
+	if s.tree == nil {
+		return
+	}
+	if size == 0 {
+		s.tree.add(0, subtree(nil, 0))
+	}
+	s.tree.end(chunksOf(size, int(s.size)))
+}
+
 // sequence is the one that computes kind; nil if none does.
 func (s *sums) sequence(kind DigestKind) *sequence {
 	for _, q := range s.seqs {

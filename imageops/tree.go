@@ -2,6 +2,7 @@ package imageops
 
 import (
 	"encoding/binary"
+	"math"
 
 	"lukechampine.com/blake3/guts"
 )
@@ -14,12 +15,12 @@ import (
 // some d times the height of the tree wait.
 type tree struct {
 	chunks uint64 // in all; no input is one empty chunk
-	halves map[place][8]uint32
+	halves map[place]guts.Node
 	root   guts.Node
 	whole  bool
 
 	// marks are all nodes of one level: two trees can be compared by them. The
-	// level is the lowest that has no more than maxMarks.
+	// level is the lowest that has no more than maxMarks, where the size is known.
 	level int
 	marks [][8]uint32
 }
@@ -32,21 +33,42 @@ type place struct {
 
 const maxMarks = 4096
 
+// streamLevel is the level of the marks where the size is not known: with chunks
+// of 2 MiB, 2 MiB of marks for a TiB.
+const streamLevel = 3
+
+// unknown is more chunks than there can be.
+const unknown = math.MaxUint64
+
+// newTree makes a tree over size bytes; of a negative size, over as many as end says.
 func newTree(size int64, chunkSize int) *tree {
-	n := max(1, (uint64(size)+uint64(chunkSize)-1)/uint64(chunkSize))
-	t := &tree{chunks: n, halves: map[place][8]uint32{}}
-	for n > maxMarks {
-		t.level, n = t.level+1, (n+1)/2
+	t := &tree{chunks: unknown, halves: map[place]guts.Node{}, level: streamLevel}
+	if size < 0 {
+		return t
 	}
-	t.marks = make([][8]uint32, n)
+	t.chunks, t.level = chunksOf(size, chunkSize), 0
+	for n := t.chunks; n > maxMarks; n = (n + 1) / 2 {
+		t.level++
+	}
 	return t
 }
 
+// chunksOf is how many chunks size bytes are; no bytes are an empty chunk.
+func chunksOf(size int64, chunkSize int) uint64 {
+	return max(1, (uint64(size)+uint64(chunkSize)-1)/uint64(chunkSize))
+}
+
+// markLike makes t, which is empty, comparable with o.
+func (t *tree) markLike(o *tree) { t.level = o.level }
+
 // add takes the node of the i-th chunk and joins it with all that was waiting for it.
-func (t *tree) add(i uint64, node guts.Node) {
-	for level, n := 0, t.chunks; ; level, i, n = level+1, i/2, (n+1)/2 {
+func (t *tree) add(i uint64, node guts.Node) { t.join(0, i, t.chunks, node) }
+
+// join takes the i-th node of n on a level.
+func (t *tree) join(level int, i, n uint64, node guts.Node) {
+	for ; ; level, i, n = level+1, i/2, n/2+n%2 {
 		if level == t.level {
-			t.marks[i] = guts.ChainingValue(node)
+			t.mark(i, guts.ChainingValue(node))
 		}
 		if n == 1 {
 			t.root, t.whole = node, true
@@ -56,17 +78,43 @@ func (t *tree) add(i uint64, node guts.Node) {
 			continue // the last of an odd number has nothing beside it: it goes up as it is
 		}
 		above := place{level + 1, i / 2}
-		left, right := t.halves[above], guts.ChainingValue(node)
-		if _, ok := t.halves[above]; !ok {
-			t.halves[above] = right
+		other, ok := t.halves[above]
+		if !ok {
+			t.halves[above] = node
 			return
 		}
 		delete(t.halves, above)
+		left, right := guts.ChainingValue(other), guts.ChainingValue(node)
 		if i%2 == 0 {
 			left, right = right, left
 		}
 		node = guts.ParentNode(left, right, &guts.IV, 0)
 	}
+}
+
+// end says how many chunks there are, all of which were added, where that was
+// not known: the last node of the lowest level with an odd number of them waits for
+// nobody any more.
+func (t *tree) end(chunks uint64) {
+	t.chunks = chunks
+	for level, n := 0, chunks; ; level, n = level+1, n/2 {
+		if n%2 == 0 {
+			continue
+		}
+		if node, ok := t.halves[place{level + 1, (n - 1) / 2}]; ok {
+			delete(t.halves, place{level + 1, (n - 1) / 2})
+			t.join(level, n-1, n, node)
+		}
+		return
+	}
+}
+
+// mark takes down the i-th mark.
+func (t *tree) mark(i uint64, cv [8]uint32) {
+	for uint64(len(t.marks)) <= i {
+		t.marks = append(t.marks, [8]uint32{})
+	}
+	t.marks[i] = cv
 }
 
 // sum is the digest, 32 bytes; nil if chunks are missing.
@@ -88,7 +136,7 @@ func (t *tree) sum() []byte {
 // size differ: n chunks from the i-th; n is 0 if they are equal.
 func (t *tree) differs(o *tree) (i, n uint64) {
 	for k, mark := range t.marks {
-		if mark != o.marks[k] {
+		if k >= len(o.marks) || mark != o.marks[k] {
 			return uint64(k) << t.level, 1 << t.level
 		}
 	}

@@ -11,15 +11,22 @@ import (
 	"lukechampine.com/blake3/guts"
 )
 
-// treeSum hashes b in chunks that come in random order.
-func treeSum(b []byte, chunkSize int, seed uint64) (sum []byte, most int) {
+// treeSum hashes b in chunks that come in random order. A stream tells its size at
+// the end.
+func treeSum(b []byte, chunkSize int, seed uint64, stream bool) []byte {
 	t := newTree(int64(len(b)), chunkSize)
-	for _, i := range rand.New(rand.NewPCG(seed, 4)).Perm(int(t.chunks)) {
+	if stream {
+		t = newTree(-1, chunkSize)
+	}
+	chunks := chunksOf(int64(len(b)), chunkSize)
+	for _, i := range rand.New(rand.NewPCG(seed, 4)).Perm(int(chunks)) {
 		off := i * chunkSize
 		t.add(uint64(i), subtree(b[off:min(off+chunkSize, len(b))], int64(off)))
-		most = max(most, len(t.halves))
 	}
-	return t.sum(), most
+	if stream {
+		t.end(chunks)
+	}
+	return t.sum()
 }
 
 func TestTreeIsBLAKE3ForEveryLength(t *testing.T) {
@@ -39,8 +46,10 @@ func TestTreeIsBLAKE3ForEveryLength(t *testing.T) {
 		}
 		want := blake3.Sum256(all[:n])
 		for _, chunkSize := range []int{1 << 10, 4 << 10, 16 << 10, 64 << 10, 1 << 20} {
-			if got, _ := treeSum(all[:n], chunkSize, uint64(n)); !bytes.Equal(got, want[:]) {
-				t.Errorf("%d bytes in chunks of %d: %x, want %x", n, chunkSize, got, want)
+			for _, stream := range []bool{false, true} {
+				if got := treeSum(all[:n], chunkSize, uint64(n), stream); !bytes.Equal(got, want[:]) {
+					t.Errorf("%d bytes in chunks of %d, stream %v: %x, want %x", n, chunkSize, stream, got, want)
+				}
 			}
 		}
 	}
@@ -53,7 +62,7 @@ func FuzzTree(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte, k uint8, seed uint64) {
 		b = bytes.Repeat(b, 1+int(seed%97))
 		want := blake3.Sum256(b)
-		if got, _ := treeSum(b, 1<<(10+k%8), seed); !bytes.Equal(got, want[:]) {
+		if got := treeSum(b, 1<<(10+k%8), seed, k >= 128); !bytes.Equal(got, want[:]) {
 			t.Errorf("%d bytes: %x, want %x", len(b), got, want)
 		}
 	})
@@ -70,6 +79,18 @@ func TestTreeIsNoDigestBeforeItIsWhole(t *testing.T) {
 		}
 		if sum := tr.sum(); sum != nil {
 			t.Errorf("without chunk %d: %x", missing, sum)
+		}
+		tr = newTree(-1, 1<<10)
+		for i := range 7 {
+			if i != missing {
+				tr.add(uint64(i), subtree(b[i<<10:(i+1)<<10], int64(i)<<10))
+			}
+		}
+		if sum := tr.sum(); sum != nil {
+			t.Errorf("a stream before its end, without chunk %d: %x", missing, sum)
+		}
+		if tr.end(7); tr.sum() != nil {
+			t.Errorf("a stream without chunk %d: %x", missing, tr.sum())
 		}
 	}
 }
@@ -122,6 +143,19 @@ func TestTreeDifference(t *testing.T) {
 				return tr
 			}
 			good := build(-1)
+			stream := newTree(-1, 1<<10)
+			for i, n := range nodes {
+				stream.add(uint64(i), n)
+			}
+			stream.end(uint64(chunks))
+			like := newTree(int64(chunks)<<10, 1<<10)
+			like.markLike(stream)
+			for i, n := range nodes {
+				like.add(uint64(i), n)
+			}
+			if i, n := stream.differs(like); n != 0 || len(stream.marks) != len(like.marks) || !bytes.Equal(stream.sum(), good.sum()) {
+				t.Errorf("a stream differs from its read-back in %d chunks at %d", n, i)
+			}
 			if i, n := good.differs(build(-1)); n != 0 {
 				t.Errorf("equal trees differ in %d chunks at %d", n, i)
 			}

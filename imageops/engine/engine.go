@@ -43,6 +43,7 @@ type Op struct {
 	Off  int64        // bytes; Read, Write, Zero
 	Buf  []byte       // Read, Write
 	Len  int64        // bytes; Zero
+	Ends bool         // Read: fewer bytes are no error where End says io.EOF
 	Do   func() error // Call
 
 	N   int   // out: bytes read or written, also beside an error
@@ -100,6 +101,9 @@ func (o *Op) do(buf []byte) (n int, err error) {
 	case Read:
 		n, err = o.End.ReadAt(buf, o.Off)
 		if err == io.EOF {
+			if o.Ends {
+				return n, nil
+			}
 			err = nil // allowed beside a full buffer; any other is short
 		}
 	case Write:
