@@ -94,6 +94,7 @@ const (
 	DomainRunning    Code = "domain.running"
 	DomainRestarting Code = "domain.restarting"
 
+	HoldInForce Code = "hold.inforce"
 	HoldLease   Code = "hold.lease"
 	HoldDenied  Code = "hold.denied"
 	HoldRenamed Code = "hold.renamed"
@@ -199,6 +200,7 @@ var rules = []rule{
 	{DomainRunning, Never, Never, false, false, `--domain said whose disk the target is, and this domain exists: it runs, is paused, has shut down and was not destroyed, or is being migrated. --domain is for a domain that is shut down. Shut it down first. Nothing overrides this.`},
 	{DomainRestarting, Never, Never, false, false, `--domain said whose disk the target is. This domain does not run at this moment, but the process that starts it again when it reboots is still there, also after a pause of some seconds. Between two starts such a process is all that there is of a domain. Wait until the domain is back and shut it down, or stop the process if it is stuck. Nothing overrides this.`},
 
+	{HoldInForce, Note, Note, false, false, `How the target is protected while it is written. The best that there is for a file is that nobody else can open it (fanotify(7), which needs root); where that may not or cannot be done, a lease makes every opener wait and stops the writing; without leases, and for a device, which the kernel lets be opened by whoever does not ask for it alone, it is looked again and again who came, and the writing stops when somebody did.`},
 	{HoldLease, Never, Never, false, false, `While imgward was writing, somebody opened the file. The kernel makes such an opener wait for some seconds; writing was stopped in that time.`},
 	{HoldDenied, Note, Note, false, false, `While imgward was writing, another program tried to open the file and was refused, as everybody is until the writing ends. It may try again then.`},
 	{HoldRenamed, Never, Never, false, false, `While imgward was writing, the name of the target was changed to lead to something else. What was written went to the file or device that was checked, not to what bears the name now.`},

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strconv"
 	"sync"
 	"syscall"
 	"time"
@@ -24,9 +25,15 @@ type held struct {
 	proved      bool  // behind the gate a lease was granted, and given back
 	leaseErr    error // why there is no lease
 	notice      func(Finding)
+	rescan      *rescan // compares with the look before the first byte; nil until then
 }
 
 func (h *held) fd() int { return int(h.file.Fd()) }
+
+// is tells the descriptor that we hold of the target ourselves.
+func (h *held) is(pid, fd string) bool {
+	return h != nil && pid == strconv.Itoa(h.pid) && fd == strconv.Itoa(h.fd())
+}
 
 // lease answers for the second look what hostfs.Lease answers for the first.
 func (h *held) lease() (string, error) {
@@ -60,7 +67,7 @@ type Locker interface {
 
 // Lockers is the list of all lockers, in the order in which they lock. That the
 // working descriptor of a device is opened with O_EXCL comes before them all.
-func Lockers() []Locker { return []Locker{flockLocker{}, gateLocker{}, leaseLocker{}} }
+func Lockers() []Locker { return []Locker{flockLocker{}, gateLocker{}, leaseLocker{}, byteLocker{}} }
 
 // flockLocker takes a lock on a device's node (flock(2)), which udev and
 // partitioning tools honour. A lock that somebody else has is waited for a
@@ -146,7 +153,9 @@ type Watcher interface {
 }
 
 // Watchers is the list of all watchers.
-func Watchers() []Watcher { return []Watcher{gateWatcher{}, leaseWatcher{}} }
+func Watchers() []Watcher {
+	return []Watcher{gateWatcher{}, leaseWatcher{}, rescanWatcher{}, xenWatcher{}}
+}
 
 // leaseWatcher looks a few times a second whether the lease is still whole. An
 // opener waits /proc/sys/fs/lease-break-time seconds, 45 unless changed.
@@ -180,10 +189,18 @@ func (leaseWatcher) Watch(ctx context.Context, _ *Host, t *Target, alarm func(Fi
 	return nil
 }
 
-// A BrokenError says that the hold on a target broke while it was written.
-type BrokenError struct{ Finding Finding }
+// A BrokenError says that the hold on a target broke while it was written: by
+// whom, as which evidence shows, and when that was noticed.
+type BrokenError struct {
+	Finding Finding
+	At      time.Time
+}
 
-func (e *BrokenError) Error() string { return e.Finding.sentence() }
+func brokenBy(f Finding) *BrokenError { return &BrokenError{f, time.Now()} }
+
+func (e *BrokenError) Error() string {
+	return e.Finding.sentence() + ", noticed at " + e.At.UTC().Format("2006-01-02 15:04:05.000 UTC")
+}
 
 // A Hold is the time during which a target is ours.
 type Hold struct {
@@ -206,6 +223,9 @@ func newHold(ctx context.Context, host *Host, t *Target, lockers []Locker) (*Hol
 		if unlock != nil {
 			h.unlock = append(h.unlock, unlock)
 		}
+		if l.Name() == "bytes" && errors.Is(err, unix.EAGAIN) {
+			found = append(found, byteFinding(t))
+		}
 		if err != nil && l.Name() == "flock" {
 			f := Finding{
 				Code: FlockHeld, Relation: Same, Subject: "another program", Key: "flock", Detail: "holds a lock on the device's node",
@@ -224,7 +244,7 @@ func newHold(ctx context.Context, host *Host, t *Target, lockers []Locker) (*Hol
 func (h *Hold) watch(host *Host, t *Target, watchers []Watcher) {
 	for _, w := range watchers {
 		h.watchers.Go(func() {
-			alarm := func(f Finding) { h.cancel(&BrokenError{f}) }
+			alarm := func(f Finding) { h.cancel(brokenBy(f)) }
 			err := w.Watch(h.ctx, host, t, alarm)
 			if h.ctx.Err() == nil {
 				alarm(Finding{

@@ -20,6 +20,8 @@ import (
 // holds a lock of an open file (F_OFD_SETLK) is in the fdinfo of his descriptors,
 // which is only looked at for locks on the target.
 //
+// The locks of our own descriptor are none of these.
+//
 // It does not see locks that were taken through another node of the same device,
 // locks of other hosts, and programs that take none: QEMU itself takes none for the
 // disks of a Xen domain, blkback and tapdisk never do.
@@ -41,16 +43,26 @@ func (locks) Collect(_ context.Context, host *Host, t *Target, s *Sheet) {
 		s.Blind("/proc/locks", err)
 		return
 	}
+	table = slices.DeleteFunc(table, func(l lock) bool { return !l.ranged() || t.locked(l) == Unrelated })
+	if len(table) == 0 {
+		return
+	}
+	own, err := t.held.locks(host)
+	if err != nil {
+		s.Blind("our own locks", err)
+	}
 	var held []lock
 	for _, l := range table {
-		if l.ranged() && t.locked(l) != Unrelated && !slices.Contains(held, l) {
+		if i := slices.Index(own, l); i >= 0 { // somebody's that looks the same is another line
+			own = slices.Delete(own, i, i+1)
+		} else if !slices.Contains(held, l) {
 			held = append(held, l)
 		}
 	}
 	if len(held) == 0 {
 		return
 	}
-	holders := holdersOf(host, held)
+	holders := holdersOf(host, t, held)
 	var pids []string
 	for _, l := range held {
 		for _, pid := range holders[l] {
@@ -168,7 +180,7 @@ func (l lock) writes() bool {
 
 // holdersOf gives the processes that hold each lock, "" for one that nobody is
 // known to hold.
-func holdersOf(host *Host, held []lock) map[lock][]string {
+func holdersOf(host *Host, t *Target, held []lock) map[lock][]string {
 	out := map[lock][]string{}
 	for _, l := range held {
 		if n, err := strconv.ParseInt(l.pid, 10, 32); err == nil && n > 0 { // below 0: of another host
@@ -176,7 +188,7 @@ func holdersOf(host *Host, held []lock) map[lock][]string {
 		}
 	}
 	if slices.ContainsFunc(held, func(l lock) bool { return l.kind == "OFDLCK" }) {
-		holdersByDescriptor(host, held, out)
+		holdersByDescriptor(host, t, held, out)
 	}
 	for _, l := range held {
 		if out[l] == nil {
@@ -188,14 +200,14 @@ func holdersOf(host *Host, held []lock) map[lock][]string {
 
 // holdersByDescriptor looks for the locks among those of all descriptors of the
 // files that they are on. What it cannot look at leaves a lock without a name.
-func holdersByDescriptor(host *Host, held []lock, out map[lock][]string) {
+func holdersByDescriptor(host *Host, t *Target, held []lock, out map[lock][]string) {
 	pids, _ := processes(host)
 	for _, pid := range pids {
 		dir := "/proc/" + pid
 		fds, _ := host.FS.ReadDir(dir + "/fd")
 		for _, fd := range fds {
 			st, err := host.FS.Stat(dir + "/fd/" + fd)
-			if err != nil || !slices.ContainsFunc(held, func(l lock) bool { return l.on(st.Dev, st.Ino) }) {
+			if err != nil || t.held.is(pid, fd) || !slices.ContainsFunc(held, func(l lock) bool { return l.on(st.Dev, st.Ino) }) {
 				continue
 			}
 			info, err := host.FS.ReadFile(dir + "/fdinfo/" + fd)
@@ -210,6 +222,18 @@ func holdersByDescriptor(host *Host, held []lock, out map[lock][]string) {
 			}
 		}
 	}
+}
+
+// locks gives the byte-range locks of our own descriptor, as its fdinfo shows them.
+func (h *held) locks(host *Host) ([]lock, error) {
+	if h == nil || h.reading {
+		return nil, nil
+	}
+	info, err := host.FS.ReadFile("/proc/" + strconv.Itoa(h.pid) + "/fdinfo/" + strconv.Itoa(h.fd()))
+	if err != nil {
+		return nil, err
+	}
+	return parseFDLocks(string(info))
 }
 
 func readLocks(host *Host) ([]lock, error) {

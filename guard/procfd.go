@@ -18,7 +18,9 @@ import (
 // It does not see what has no descriptor: the Xen block backend, loop devices,
 // swap, exports by the kernel, descriptors in flight on a socket or registered
 // with io_uring. The lease and the device-mapper count do.
-type procfd struct{}
+type procfd struct {
+	only []string // the processes to look at; nil for all
+}
 
 // initPIDNamespace is what the first PID namespace is always called
 // (include/linux/proc_ns.h, PROC_PID_INIT_INO).
@@ -37,7 +39,7 @@ func (procfd) Reads() []string {
 }
 
 // Collect implements [Collector].
-func (procfd) Collect(ctx context.Context, host *Host, t *Target, s *Sheet) {
+func (c procfd) Collect(ctx context.Context, host *Host, t *Target, s *Sheet) {
 	if t.ID.Kind == KindMissing {
 		return
 	}
@@ -50,6 +52,9 @@ func (procfd) Collect(ctx context.Context, host *Host, t *Target, s *Sheet) {
 	if err != nil {
 		s.Blind("/proc", err)
 		return
+	}
+	if c.only != nil {
+		pids = slices.DeleteFunc(pids, func(pid string) bool { return !slices.Contains(c.only, pid) })
 	}
 	mapped := map[mapping]bool{}
 	var readers []reader
@@ -140,7 +145,7 @@ func (p *procLook) fds(dir string) {
 			continue
 		}
 		id, ok := idOf(st)
-		if !ok || p.own(fd) {
+		if !ok || p.t.held.is(p.pid, fd) {
 			continue
 		}
 		rel := p.t.Relate(id)
@@ -178,12 +183,6 @@ func (p *procLook) threads(dir string) {
 			p.fds(dir + "/task/" + tid)
 		}
 	}
-}
-
-// own tells the descriptor that we hold of the target ourselves.
-func (p *procLook) own(fd string) bool {
-	h := p.t.held
-	return h != nil && p.pid == strconv.Itoa(h.pid) && fd == strconv.Itoa(h.fd())
 }
 
 // flags reads the open flags of a descriptor: octal, the line "flags:" of fdinfo.

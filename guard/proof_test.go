@@ -12,7 +12,7 @@ import (
 // elsewhere says of codes that no captured host can have which test proves them.
 var elsewhere = map[Code]string{
 	// What is seen only of a file that is being written or opened.
-	HoldLease: "TestLeaseBreaks", HoldRenamed: "TestNameIsSwapped", HoldWatch: "TestWatcherEnds", HoldDenied: "TestGate",
+	HoldLease: "TestLeaseBreaks", HoldRenamed: "TestNameIsSwapped", HoldWatch: "TestWatcherEnds", HoldDenied: "TestGate", HoldInForce: "TestGate",
 	FileShut: "TestGateRefusesAnotherGuard", FlockHeld: "TestFlock",
 	// What needs a source, or an assertion.
 	SelfOverlap: "TestOverlap", DomainUnproven: "TestDomainAssertion", DomainOther: "TestDomainAssertion",

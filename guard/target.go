@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -84,6 +85,10 @@ type Target struct {
 	stack  *stack // as of the look that is going on
 	foot   []span
 	held   *held // what we hold of the target ourselves, from the second look on
+
+	// glance is how xenstore is scanned by one who watches it for changes; nil for
+	// all others, who scan it until it is quiet.
+	glance func(context.Context, Store) (*storeScan, error)
 
 	// scan is what xenstore says during the look that is going on, for all
 	// collectors; read when the first one asks. Without a store it gives nil.
@@ -275,10 +280,25 @@ func (t *Target) look(ctx context.Context, host *Host, blind func(string, error)
 		if host.Store == nil {
 			return nil, host.StoreErr
 		}
+		if t.glance != nil {
+			return limited(ctx, host.Store, t.glance)
+		}
 		return settledScan(ctx, host.Store)
 	})
 	view.descriptions = new(lookedUp)
 	return &view
+}
+
+// glancing is the same target, for one who watches xenstore for changes.
+func (t *Target) glancing(scan func(context.Context, Store) (*storeScan, error)) *Target {
+	view := *t
+	view.glance = scan
+	return &view
+}
+
+// severalWays tells a target on a disk that is reached in more than one way.
+func (t *Target) severalWays() bool {
+	return slices.ContainsFunc(t.foot, func(sp span) bool { return sp.on.Kind == kindUnit })
 }
 
 // reach says how what path leads to, as some description or node spells it,

@@ -62,10 +62,7 @@ func (g *Guard) look(ctx context.Context, t *Target) Evidence {
 // further: it refuses whatever else there is, and the rest would be about the
 // descriptor that we have of the source ourselves.
 func (g *Guard) examine(ctx context.Context, t *Target) Evidence {
-	cs := g.Collectors
-	if cs == nil {
-		cs = Collectors()
-	}
+	cs := g.collectors()
 	if g.Source == nil {
 		return Examine(ctx, g.Host, t, cs)
 	}
@@ -84,6 +81,13 @@ func (g *Guard) examine(ctx context.Context, t *Target) Evidence {
 	return e
 }
 
+func (g *Guard) collectors() []Collector {
+	if g.Collectors == nil {
+		return Collectors()
+	}
+	return g.Collectors
+}
+
 func (g *Guard) judge(t *Target, e Evidence) Verdict { return g.Policy.verdict(t, e) }
 
 // A Permit is the right to write to one existing target while its hold lasts.
@@ -93,6 +97,7 @@ type Permit struct {
 	target *Target
 	file   *os.File
 	mark   *Mark
+	rescan *rescan
 	opened bool
 	clean  bool
 }
@@ -227,6 +232,11 @@ func (g *Guard) Write(ctx context.Context, path string, work func(ctx context.Co
 	if p.mark, err = makeMark(ctx, g.Host, second.view, time.Now(), g.Command); err != nil {
 		return fmt.Errorf("record the beginning of the write: %w", err)
 	}
+	t.held.rescan = newRescan(g.Host, t, g.Policy, g.collectors(), second, g.Notice)
+	p.rescan = t.held.rescan
+	if g.Notice != nil {
+		g.Notice(t.inForce())
+	}
 	hold.watch(g.Host, t, g.Watchers)
 	err = p.finish(ctx, hold, work(hold.Context(), p))
 	var broken *BrokenError
@@ -254,6 +264,9 @@ func (p *Permit) finish(ctx context.Context, hold *Hold, err error) error {
 	if p.clean {
 		return errors.Join(err, p.mark.restore())
 	}
+	if err == nil {
+		err = p.rescan.last(hold.Context())
+	}
 	if err != nil {
 		return &IncompleteError{p.target.Path, err}
 	}
@@ -272,10 +285,10 @@ func (p *Permit) stillNamed(ctx context.Context) error {
 	now, err := Resolve(context.WithoutCancel(ctx), p.host, p.target.Path)
 	if err != nil {
 		f.Detail += ": " + err.Error()
-		return &BrokenError{f}
+		return brokenBy(f)
 	}
 	if now.ID != p.target.ID {
-		return errors.Join(&BrokenError{f}, now.Close())
+		return errors.Join(brokenBy(f), now.Close())
 	}
 	return now.Close()
 }

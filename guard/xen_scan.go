@@ -13,13 +13,28 @@ import (
 // single-threaded, and a transaction over a large host stops every domain start
 // for seconds.
 func settledScan(ctx context.Context, store Store) (*storeScan, error) {
+	return limited(ctx, store, scanUntilQuiet)
+}
+
+// oneScan scans xenstore once, for one who watches it and scans again when
+// something changed.
+func oneScan(ctx context.Context, store Store) (*storeScan, error) {
+	self, err := ownDomid(ctx, store)
+	if err != nil {
+		return nil, err
+	}
+	return scanStore(ctx, store, self)
+}
+
+// limited lets f ask for as long as a look may.
+func limited[T any](ctx context.Context, store Store, f func(context.Context, Store) (T, error)) (T, error) {
 	ctx, stop := context.WithTimeoutCause(ctx, storeLimit, fmt.Errorf("no answer within %s", storeLimit))
 	defer stop()
-	scan, err := scanUntilQuiet(ctx, store)
+	answer, err := f(ctx, store)
 	if err != nil && ctx.Err() != nil {
 		err = context.Cause(ctx)
 	}
-	return scan, err
+	return answer, err
 }
 
 // storeLimit is what all questions to xenstore of one look may take together: a

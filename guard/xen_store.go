@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"path"
 	"slices"
 	"strings"
@@ -64,15 +65,33 @@ func ownDomid(ctx context.Context, s Store) (string, error) {
 // is for a store that cannot be asked; single paths that cannot be read are in
 // the scan.
 func scanStore(ctx context.Context, store Store, self string) (*storeScan, error) {
-	r := &storeReader{ctx: ctx, store: store, scan: &storeScan{self: self, names: map[string]string{}, targets: map[string]string{}, foreign: map[string][]node{}}}
+	r := newStoreReader(ctx, store, self)
 	r.scan.domains = r.list(domainsDir)
-	r.names()
+	r.names(r.scan.domains)
 	r.backends()
 	r.toolstack()
 	for _, ns := range [][]node{r.scan.nodes, r.scan.shares} {
 		slices.SortFunc(ns, func(a, b node) int { return cmp.Compare(a.path, b.path) })
 	}
 	return r.scan, r.err
+}
+
+// scanDisks reads the nodes of some disks of our own backend, and whose they are.
+func scanDisks(ctx context.Context, store Store, self string, dirs []string) (*storeScan, error) {
+	r := newStoreReader(ctx, store, self)
+	r.scan.domains = r.list(domainsDir)
+	var owners []string
+	for _, n := range r.nodesAt(dirs, "backend") {
+		r.keep(n)
+		owners = append(owners, n.domid)
+	}
+	r.names(owners)
+	r.names(slices.Collect(maps.Values(r.scan.targets)))
+	return r.scan, r.err
+}
+
+func newStoreReader(ctx context.Context, store Store, self string) *storeReader {
+	return &storeReader{ctx: ctx, store: store, scan: &storeScan{self: self, names: map[string]string{}, targets: map[string]string{}, foreign: map[string][]node{}}}
 }
 
 type storeReader struct {
@@ -137,11 +156,11 @@ func (r *storeReader) readAll(paths []string) map[string]string {
 	return out
 }
 
-// names reads what the domains are called, and which of them are stub domains
+// names reads what these domains are called, and which of them are stub domains
 // (xenstore-paths(7), /local/domain/$DOMID/target).
-func (r *storeReader) names() {
+func (r *storeReader) names(domids []string) {
 	var paths []string
-	for _, d := range r.scan.domains {
+	for _, d := range domids {
 		paths = append(paths, "/local/domain/"+d+"/name", "/local/domain/"+d+"/target")
 	}
 	for p, value := range r.readAll(paths) {

@@ -1,0 +1,317 @@
+package guard
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+)
+
+// rescanEvery is how often the host is looked at again while a target is written
+// that nothing keeps others away from.
+const rescanEvery = time.Second
+
+// changing are the collectors of what is cheap to look at and can change at any
+// moment: who stands on the target, has it open in the kernel, mounts it, swaps to
+// it; domains are looked for by the one given. The open files of all processes are
+// not among them: they cost more than all the rest, and are looked at when
+// device-mapper counts an opener too many.
+func changing(domains Collector) []Collector {
+	return []Collector{domains, holders{}, exports{}, dm{}, mounts{}, swaps{}}
+}
+
+// backends is the half of [xen] that asks the kernel alone, and not xenstore, whose
+// changes are watched for instead.
+type backends struct{}
+
+func (backends) Name() string { return xen{}.Name() }
+
+func (backends) Reads() []string { return xen{}.Reads() }
+
+// Collect implements [Collector].
+func (backends) Collect(_ context.Context, host *Host, t *Target, s *Sheet) {
+	x := &xenLook{host: host, t: t, s: s}
+	x.kernel = x.readBackends()
+	x.judgeKernel(nil)
+}
+
+// A rescan looks at the target again while it is written, and tells what has come
+// since the writing began. It is behind every watcher that looks at the host, and
+// behind the last look.
+type rescan struct {
+	host   *Host // whose patience is the rescan's own
+	target *Target
+	policy Policy
+	names  []string  // of the collectors that looked before
+	known  []Finding // of the look before the first byte
+	proved []Finding // those of them that our own exclusive open goes on to prove
+	notice func(Finding)
+
+	told *toldOf
+}
+
+// toldOf are the processes that have the device open for reading and were told of.
+type toldOf struct {
+	mu   sync.Mutex
+	pids []string
+}
+
+// newRescan compares with before, which these collectors found and which was judged
+// and let pass.
+func newRescan(host *Host, t *Target, policy Policy, cs []Collector, before Evidence, notice func(Finding)) *rescan {
+	r := &rescan{host: host, target: t.glancing(oneScan), policy: policy, known: before.Findings, notice: notice, told: &toldOf{}}
+	for _, c := range cs {
+		r.names = append(r.names, c.Name())
+	}
+	for _, f := range before.Findings {
+		if f.Code == ExclFree && !before.view.severalWays() {
+			r.proved = append(r.proved, f)
+		}
+	}
+	return r
+}
+
+// glancing is the same rescan with another way to ask xenstore.
+func (r *rescan) glancing(scan func(context.Context, Store) (*storeScan, error)) *rescan {
+	other := *r
+	other.target = r.target.glancing(scan)
+	return &other
+}
+
+// look looks with those of the given collectors that looked before, and gives the
+// finding that ends the write, or false. What may be a passing probe ends it only when it is there in every one
+// of a few looks. A look that is not done in time ends it too. When ctx ends there
+// is nothing to tell.
+func (r *rescan) look(ctx context.Context, cs []Collector) (Finding, bool) {
+	cs = slices.DeleteFunc(slices.Clone(cs), func(c Collector) bool { return !slices.Contains(r.names, c.Name()) })
+	start := time.Now()
+	timed, cancel := context.WithTimeout(ctx, deadline)
+	defer cancel()
+	found := make(chan *Finding, 1)
+	r.target.handle.use()
+	go func() {
+		defer r.target.handle.release()
+		found <- r.patient(timed, cs)
+	}()
+	var f *Finding
+	select {
+	case f = <-found:
+	case <-timed.Done():
+	}
+	switch {
+	case ctx.Err() != nil:
+		return Finding{}, false
+	case f == nil && time.Since(start) >= deadline:
+		return Finding{
+			Code: HoldWatch, Subject: "the look at who came", Key: "rescan", Detail: "was not done within " + deadline.String(),
+			Source: "rescan", Remedy: "find out what makes this host answer so slowly",
+		}, true
+	case f == nil:
+		return Finding{}, false
+	}
+	return *f, true
+}
+
+// patient is look without the limit of time.
+func (r *rescan) patient(ctx context.Context, cs []Collector) *Finding {
+	var stayed []Finding
+	for i := 0; ; i++ {
+		fs := r.news(ctx, cs)
+		for _, f := range fs {
+			if !f.mayPass() {
+				return &f
+			}
+		}
+		if i > 0 {
+			fs = slices.DeleteFunc(fs, func(f Finding) bool { return !has(stayed, f) })
+		}
+		if stayed = fs; len(stayed) == 0 {
+			return nil
+		}
+		if !r.host.again(ctx, i) {
+			break
+		}
+	}
+	for _, f := range stayed {
+		if f.Code != DMOpen {
+			return &f
+		}
+		if by := r.explain(ctx, f); by != nil {
+			return by
+		}
+	}
+	return nil
+}
+
+// mayPass tells what udev, LVM's tools or a device that is just being made look
+// like for a moment from what somebody does on purpose.
+func (f Finding) mayPass() bool {
+	return f.Code == DMOpen || f.Code == XenStale || strings.HasPrefix(string(f.Code), "blind.")
+}
+
+// has tells whether a finding with this code and about this subject is among fs.
+func has(fs []Finding, f Finding) bool {
+	return slices.ContainsFunc(fs, func(k Finding) bool { return k.Code == f.Code && k.Key == f.Key })
+}
+
+// news looks once and gives what refuses and was not known.
+func (r *rescan) news(ctx context.Context, cs []Collector) []Finding {
+	once := *r.host
+	once.Patience = 0
+	fs := append(Examine(ctx, &once, r.target, cs).Findings, r.proved...)
+	vouch(fs, false)
+	return slices.DeleteFunc(fs, func(f Finding) bool {
+		weighed, overridden := r.policy.weigh(f)
+		if overridden || weighed.Severity == Note || has(r.known, f) {
+			return true
+		}
+		return f.Code == DMOpen && r.stillReaders(ctx)
+	})
+}
+
+// explain looks for those whom device-mapper counts. Whoever only reads the device
+// is told of, and breaks nothing; it is f, or what is worse, where that does not
+// make up the whole count.
+func (r *rescan) explain(ctx context.Context, f Finding) *Finding {
+	readers, worse := r.openers(ctx, procfd{})
+	if worse != nil {
+		return worse
+	}
+	if !r.account(ctx, readers) {
+		return &f
+	}
+	r.told.mu.Lock()
+	defer r.told.mu.Unlock()
+	var pids []string
+	for _, reader := range readers {
+		pid := pidOf(reader)
+		if !slices.Contains(r.told.pids, pid) && !slices.Contains(pids, pid) && r.notice != nil {
+			r.notice(reader)
+		}
+		pids = append(pids, pid)
+	}
+	r.told.pids = pids
+	return nil
+}
+
+// stillReaders tells whether the readers that were told of make up the count, as
+// far as they are still there.
+func (r *rescan) stillReaders(ctx context.Context) bool {
+	r.told.mu.Lock()
+	pids := r.told.pids
+	r.told.mu.Unlock()
+	if len(pids) == 0 {
+		return false
+	}
+	readers, worse := r.openers(ctx, procfd{only: pids})
+	return worse == nil && r.account(ctx, readers)
+}
+
+// openers gives the processes that have the device itself open for reading, once
+// each, and the first that has it for more.
+func (r *rescan) openers(ctx context.Context, c procfd) (readers []Finding, worse *Finding) {
+	for _, f := range Examine(ctx, r.host, r.target, []Collector{c}).Findings {
+		switch {
+		case f.Code == FDWrite || f.Code == FDVM:
+			return nil, &f
+		case f.Code == FDRead && f.Relation == Same && !has(readers, f):
+			readers = append(readers, f)
+		}
+	}
+	return readers, nil
+}
+
+// account reports whether we and these readers are all that device-mapper counts.
+func (r *rescan) account(ctx context.Context, readers []Finding) bool {
+	n, err := mapperOpeners(ctx, r.host, r.target.ID)
+	return err == nil && n <= 1+len(readers)
+}
+
+// pidOf is the process that a finding of procfd is about.
+func pidOf(f Finding) string { return f.Key[strings.LastIndexByte(f.Key, '.')+1:] }
+
+// rescanWatcher looks every second who came to a target that nothing keeps others
+// away from: a device, or a file with neither gate nor lease.
+type rescanWatcher struct{}
+
+func (rescanWatcher) Name() string { return "rescan" }
+
+// Watch implements [Watcher].
+func (rescanWatcher) Watch(ctx context.Context, _ *Host, t *Target, alarm func(Finding)) error {
+	if t.held.protection() != byLooking {
+		<-ctx.Done()
+		return nil
+	}
+	tick := time.NewTicker(rescanEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		if f, broken := t.held.rescan.look(ctx, changing(backends{})); broken {
+			alarm(f)
+			return nil
+		}
+	}
+}
+
+// last looks once more when everything was written, before that is called a
+// success. It gives a *BrokenError when somebody came.
+func (r *rescan) last(ctx context.Context) error {
+	cs := []Collector{lease{}}
+	switch r.target.held.protection() {
+	case byLease:
+		cs = append(cs, xen{})
+	case byLooking:
+		cs = changing(xen{})
+	}
+	if f, broken := r.look(ctx, cs); broken {
+		return brokenBy(f)
+	}
+	return context.Cause(ctx)
+}
+
+// A protection is what stands between the target and everybody else while it is
+// written.
+type protection uint8
+
+const (
+	byLooking protection = iota // nothing: it is looked at again and again
+	byLease                     // an opener waits, and is noticed
+	byGate                      // nobody can open it
+)
+
+func (h *held) protection() protection {
+	switch {
+	case h.gate != nil:
+		return byGate
+	case h.leased:
+		return byLease
+	}
+	return byLooking
+}
+
+// inForce says which protection the target has while it is written.
+func (t *Target) inForce() Finding {
+	f := Finding{Code: HoldInForce, Relation: Same, Subject: "while it is written", Key: "hold"}
+	switch t.held.protection() {
+	case byGate:
+		f.Detail = "nobody else can open " + quote(t.Path) + ": who tries is refused, and told of"
+		f.Source = "fanotify on " + quote(t.Real)
+	case byLease:
+		f.Detail = "whoever opens " + quote(t.Path) + " has to wait, and stops the writing"
+		f.Source = "fcntl F_SETLEASE F_WRLCK on " + quote(t.Real)
+	default:
+		f.Detail = fmt.Sprintf("nothing keeps others from opening %s: who came is looked at every %s, and stops the writing", quote(t.Path), rescanEvery)
+		f.Source = "rescan"
+		if t.ID.Kind == KindBlock {
+			f.Detail = fmt.Sprintf("%s is open exclusively: mounts and volumes are refused, and who else came is looked at every %s", quote(t.Path), rescanEvery)
+			f.Source = "open O_EXCL of " + quote(t.Real)
+		}
+	}
+	return f
+}
