@@ -81,6 +81,7 @@ const (
 	SelfWriting    Code = "self.writing"
 	SelfIncomplete Code = "self.incomplete"
 	SelfState      Code = "self.state"
+	ClaimLeft      Code = "claim.left"
 	DeviceReadOnly Code = "device.readonly"
 
 	ChainLive   Code = "chain.live"
@@ -99,6 +100,8 @@ const (
 	HoldDenied  Code = "hold.denied"
 	HoldRenamed Code = "hold.renamed"
 	HoldWatch   Code = "hold.watch"
+
+	HoldUnclaimed Code = "hold.unclaimed"
 )
 
 // blindCode is the code under which a collector says that it could not look.
@@ -187,6 +190,7 @@ var rules = []rule{
 	{SelfWriting, Never, Never, false, false, `Another imgward is writing to the target, or to something over or under it, at this moment. Wait for it.`},
 	{SelfIncomplete, Note, Never, false, false, `An earlier imgward began to write here and did not finish, so what is on it is half one image and half another, and its first and last MiB are zero so that it does not boot. Overwriting it is the way to repair it. It cannot be used as a source.`},
 	{SelfState, Never, Note, false, false, `The target holds imgward's own records of unfinished writes. Nothing overrides this.`},
+	{ClaimLeft, Note, Busy, false, false, `An earlier imgward that was writing to the target ended in the middle, and left its claim in xenstore. By such a claim Xen's own hotplug script refuses the device to every domain, while it is written and until it is whole: half an image must not boot. Overwriting it with a whole image is the way to repair it, and withdraws the claim; "imgward release TARGET" withdraws it without that, and does so only when the imgward that made it has ended. As a source it may be incomplete.`},
 	{DeviceReadOnly, Never, Note, false, false, `The kernel has the device set read-only. If that is a mistake, "blockdev --setrw" changes it.`},
 
 	{ChainLive, Never, Note, false, false, `A running domain has an image that stands on the target: an overlay whose backing file or parent it is, perhaps through other images between, or an image that has its data in it. What the domain did not write itself it reads from the target, so writing there changes its disk under it. Shut the domain down; the image stands on the target then as before. Nothing overrides this. As the source of a copy the target is safe.`},
@@ -202,9 +206,11 @@ var rules = []rule{
 
 	{HoldInForce, Note, Note, false, false, `How the target is protected while it is written. The best that there is for a file is that nobody else can open it (fanotify(7), which needs root); where that may not or cannot be done, a lease makes every opener wait and stops the writing; without leases, and for a device, which the kernel lets be opened by whoever does not ask for it alone, it is looked again and again who came, and the writing stops when somebody did.`},
 	{HoldLease, Never, Never, false, false, `While imgward was writing, somebody opened the file. The kernel makes such an opener wait for some seconds; writing was stopped in that time.`},
-	{HoldDenied, Note, Note, false, false, `While imgward was writing, another program tried to open the file and was refused, as everybody is until the writing ends. It may try again then.`},
+	{HoldDenied, Note, Note, false, false, `While imgward was writing, another program tried to open the file, or a domain to attach the device, and was refused, as everybody is until the writing ends. It may try again then; a disk whose "xl block-attach" was refused has to be detached before.`},
 	{HoldRenamed, Never, Never, false, false, `While imgward was writing, the name of the target was changed to lead to something else. What was written went to the file or device that was checked, not to what bears the name now.`},
 	{HoldWatch, Never, Never, false, false, `A watch that has to run while imgward writes ended, so nothing would have told of a new user. Writing was stopped.`},
+
+	{HoldUnclaimed, Note, Note, false, false, `While a block device is written, a claim in xenstore makes Xen's own hotplug script refuse it to every domain. It could not be made, because xenstore does not answer or does not let this program write, so that nothing but care keeps somebody from starting a domain on the device meanwhile.`},
 
 	{"blind.stack", Unsure, Unsure, true, false, `A part of the block layer could not be read, so it is not known what stands on the target or under it.`},
 	{"blind.xen", Unsure, Unsure, true, false, `xenstore or the kernel's list of Xen backends could not be read, wholly or in part, so it is not known whether a domain has the target. On a Xen host that is never taken for "no". Start or repair xenstored, run as root.`},

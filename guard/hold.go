@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"imgward/xenstore"
 )
 
 // held is what we have of the target ourselves. The collectors of a later look
@@ -26,6 +28,12 @@ type held struct {
 	leaseErr    error // why there is no lease
 	notice      func(Finding)
 	rescan      *rescan // compares with the look before the first byte; nil until then
+
+	operation string           // what we do to the target
+	claims    []xenstore.Claim // those that we made
+	unclaimed error            // why there are none
+	begun     bool             // a write began
+	whole     bool             // and the target is whole again
 }
 
 func (h *held) fd() int { return int(h.file.Fd()) }
@@ -67,7 +75,9 @@ type Locker interface {
 
 // Lockers is the list of all lockers, in the order in which they lock. That the
 // working descriptor of a device is opened with O_EXCL comes before them all.
-func Lockers() []Locker { return []Locker{flockLocker{}, gateLocker{}, leaseLocker{}, byteLocker{}} }
+func Lockers() []Locker {
+	return []Locker{flockLocker{}, gateLocker{}, leaseLocker{}, byteLocker{}, claimLocker{hotplug: "/var/run/xen-hotplug"}}
+}
 
 // flockLocker takes a lock on a device's node (flock(2)), which udev and
 // partitioning tools honour. A lock that somebody else has is waited for a

@@ -17,6 +17,11 @@ const (
 	Check                      // only ask what Overwrite would be told
 )
 
+// String is the operation's name.
+func (o Operation) String() string {
+	return [...]string{"overwrite", "clone", "create", "read", "check"}[o]
+}
+
 // verb completes "refusing to".
 func (o Operation) verb() string {
 	return [...]string{"overwrite", "clone onto", "create", "copy from", "overwrite"}[o]

@@ -13,7 +13,7 @@ import (
 var elsewhere = map[Code]string{
 	// What is seen only of a file that is being written or opened.
 	HoldLease: "TestLeaseBreaks", HoldRenamed: "TestNameIsSwapped", HoldWatch: "TestWatcherEnds", HoldDenied: "TestGate", HoldInForce: "TestGate",
-	FileShut: "TestGateRefusesAnotherGuard", FlockHeld: "TestFlock",
+	FileShut: "TestGateRefusesAnotherGuard", FlockHeld: "TestFlock", HoldUnclaimed: "TestUnclaimed",
 	// What needs a source, or an assertion.
 	SelfOverlap: "TestOverlap", DomainUnproven: "TestDomainAssertion", DomainOther: "TestDomainAssertion",
 	DomainRunning: "TestDomainMustBeDown", DomainRestarting: "TestDomainMustBeDown",

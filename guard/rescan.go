@@ -52,10 +52,12 @@ type rescan struct {
 	told *toldOf
 }
 
-// toldOf are the processes that have the device open for reading and were told of.
+// toldOf is who was told of: the processes that have the device open for reading,
+// and those whom somebody else than we refused the target.
 type toldOf struct {
-	mu   sync.Mutex
-	pids []string
+	mu     sync.Mutex
+	pids   []string
+	denied []Finding
 }
 
 // newRescan compares with before, which these collectors found and which was judged
@@ -163,12 +165,25 @@ func (r *rescan) news(ctx context.Context, cs []Collector) []Finding {
 	fs := append(Examine(ctx, &once, r.target, cs).Findings, r.proved...)
 	vouch(fs, false)
 	return slices.DeleteFunc(fs, func(f Finding) bool {
+		if f.Code == HoldDenied {
+			r.denied(f)
+		}
 		weighed, overridden := r.policy.weigh(f)
 		if overridden || weighed.Severity == Note || has(r.known, f) {
 			return true
 		}
 		return f.Code == DMOpen && r.stillReaders(ctx)
 	})
+}
+
+// denied tells once of one who was refused the target.
+func (r *rescan) denied(f Finding) {
+	r.told.mu.Lock()
+	defer r.told.mu.Unlock()
+	if r.notice != nil && !has(r.told.denied, f) {
+		r.told.denied = append(r.told.denied, f)
+		r.notice(f)
+	}
 }
 
 // explain looks for those whom device-mapper counts. Whoever only reads the device
@@ -309,7 +324,11 @@ func (t *Target) inForce() Finding {
 		f.Detail = fmt.Sprintf("nothing keeps others from opening %s: who came is looked at every %s, and stops the writing", quote(t.Path), rescanEvery)
 		f.Source = "rescan"
 		if t.ID.Kind == KindBlock {
-			f.Detail = fmt.Sprintf("%s is open exclusively: mounts and volumes are refused, and who else came is looked at every %s", quote(t.Path), rescanEvery)
+			refused := "mounts and volumes are refused"
+			if len(t.held.claims) > 0 {
+				refused = "mounts, volumes and, by a claim in xenstore, domains are refused"
+			}
+			f.Detail = fmt.Sprintf("%s is open exclusively: %s, and who else came is looked at every %s", quote(t.Path), refused, rescanEvery)
 			f.Source = "open O_EXCL of " + quote(t.Real)
 		}
 	}

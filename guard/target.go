@@ -28,6 +28,9 @@ type Host struct {
 	Store    Store
 	StoreErr error
 
+	// Claims makes claims in the same xenstore. When nil none are made.
+	Claims Claimer
+
 	// State is the directory of imgward's own marks, /var/lib/imgward unless
 	// the operator moved it.
 	State string

@@ -176,7 +176,7 @@ func (f Finding) clarity() int {
 	switch {
 	case f.Code == ConfigNamed || f.Code == SavedNamed:
 		return 1 // a running domain is said by its disk
-	case f.Domain != "" || f.Code == LockGuest || f.Code == ChainLive || strings.HasPrefix(string(f.Code), "xen."):
+	case f.Domain != "" || f.Code == LockGuest || f.Code == ChainLive || f.Code == SelfWriting || strings.HasPrefix(string(f.Code), "xen."):
 		return 2
 	case slices.Contains([]Code{LeaseRefused, LeaseReaders, DMOpen, ExclHeld}, f.Code), strings.HasPrefix(string(f.Code), "blind."):
 		return 0

@@ -97,7 +97,7 @@ type Permit struct {
 	target *Target
 	file   *os.File
 	mark   *Mark
-	rescan *rescan
+	held   *held
 	opened bool
 	clean  bool
 }
@@ -121,7 +121,7 @@ func (p *Permit) File() (*os.File, error) {
 	if err := p.mark.write(); err != nil {
 		return nil, fmt.Errorf("record the beginning of the write: %w", errors.Join(err, p.mark.restore()))
 	}
-	p.opened = true
+	p.opened, p.held.begun = true, true
 	setDirect(p.file)
 	return p.file, nil
 }
@@ -216,8 +216,9 @@ func (g *Guard) Write(ctx context.Context, path string, work func(ctx context.Co
 		return err
 	}
 	defer func() { err = errors.Join(err, file.Close()) }()
-	t.held = &held{pid: os.Getpid(), file: file, notice: g.Notice, readersOnly: slices.ContainsFunc(first.Findings, func(f Finding) bool { return f.Code == LeaseReaders })}
+	t.held = &held{pid: os.Getpid(), file: file, notice: g.Notice, operation: g.Policy.Operation.String(), readersOnly: slices.ContainsFunc(first.Findings, func(f Finding) bool { return f.Code == LeaseReaders })}
 
+	t.stack, t.foot = first.view.stack, first.view.foot
 	hold, found := newHold(ctx, g.Host, t, g.Lockers)
 	defer func() { err = errors.Join(err, hold.Release(context.WithoutCancel(ctx))) }()
 	second := g.look(hold.Context(), t)
@@ -228,12 +229,14 @@ func (g *Guard) Write(ctx context.Context, path string, work func(ctx context.Co
 	if err := g.judge(t, second).Err(); err != nil {
 		return err
 	}
-	p = &Permit{host: g.Host, target: second.view, file: file}
+	if t.held.unclaimed != nil && g.Notice != nil {
+		g.Notice(unclaimedFinding(t.held.unclaimed))
+	}
+	p = &Permit{host: g.Host, target: second.view, file: file, held: t.held}
 	if p.mark, err = makeMark(ctx, g.Host, second.view, time.Now(), g.Command); err != nil {
 		return fmt.Errorf("record the beginning of the write: %w", err)
 	}
 	t.held.rescan = newRescan(g.Host, t, g.Policy, g.collectors(), second, g.Notice)
-	p.rescan = t.held.rescan
 	if g.Notice != nil {
 		g.Notice(t.inForce())
 	}
@@ -262,14 +265,17 @@ func (p *Permit) finish(ctx context.Context, hold *Hold, err error) error {
 		return err
 	}
 	if p.clean {
-		return errors.Join(err, p.mark.restore())
+		restoring := p.mark.restore()
+		p.held.begun = restoring != nil
+		return errors.Join(err, restoring)
 	}
 	if err == nil {
-		err = p.rescan.last(hold.Context())
+		err = p.held.rescan.last(hold.Context())
 	}
 	if err != nil {
 		return &IncompleteError{p.target.Path, err}
 	}
+	p.held.whole = true
 	if err := p.mark.remove(); err != nil {
 		return fmt.Errorf("the record that it is incomplete could not be removed: %w", err)
 	}

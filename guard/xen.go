@@ -21,6 +21,9 @@ import (
 // something else lies there now. A stub domain's disks are those of the domain
 // that it serves.
 //
+// The claims of imgwards that write to block devices are no domains' disks. They
+// are reported as what they are, but for our own.
+//
 // It does not see a domain that is saved or about to be restarted, which has no
 // nodes, and it does not compare disks that another domain serves.
 type xen struct{}
@@ -32,6 +35,7 @@ func (xen) Reads() []string {
 		"/proc/xen/capabilities", "/sys/hypervisor/type",
 		"/sys/bus/xen-backend/devices", "/sys/bus/xen-backend/devices/*/physical_device",
 		"/sys/bus/xen-backend/devices/*/mode", "/sys/bus/xen-backend/devices/*/nodename",
+		"/proc/sys/kernel/random/boot_id", "/proc/*/stat",
 		"xenstore",
 	}
 }
@@ -167,6 +171,7 @@ func (x *xenLook) judgeStore(scan *storeScan) {
 		x.judgeNode(scan, n)
 	}
 	x.judgeShares(scan)
+	x.judgeClaims(scan)
 }
 
 // judgeNode compares one disk's node with the target, by numbers and by names.
@@ -231,6 +236,9 @@ func (x *xenLook) judgeNode(scan *storeScan, n node) {
 	source := quote(n.path) + ": " + strings.Join(why, ", ")
 	if x.abandoned(n) {
 		source += "; /sys/bus/xen-backend/devices: no " + quote(n.entry())
+	}
+	if !inKernel && x.t.held.refuses(n) {
+		code, detail, remedy = HoldDenied, "tried to get it as "+n.dev()+", which Xen refuses because of our claim", "let it try again when imgward is done"
 	}
 	x.s.Found(x.about(scan, n, Finding{Code: code, Relation: rel, Detail: detail + x.t.via(rel, n.deviceID()), Source: source, Remedy: remedy}))
 }

@@ -10,6 +10,8 @@ import (
 	"path"
 	"slices"
 	"strings"
+
+	"imgward/xenstore"
 )
 
 // domainsDir has an entry for every domain, named by its number.
@@ -23,6 +25,7 @@ type storeScan struct {
 	targets map[string]string // domid of a stub domain to that of the domain that it serves
 	nodes   []node            // the disks that this domain serves
 	shares  []node            // the other devices with a path: directories that a domain has as a file system
+	claims  []storeClaim      // what imgwards claim
 	foreign map[string][]node // backend domid to the disks that it serves instead
 	blind   []storeBlind
 }
@@ -46,7 +49,7 @@ type node struct {
 var pathKeys = []string{"params", "physical-device-path", "node", "active-disk", "hidden-disk"}
 
 // nodeKeys are all keys that are read of a disk.
-var nodeKeys = append([]string{"path", "physical-device", "mode", "state", "online", "hotplug-status", "dev"}, pathKeys...)
+var nodeKeys = append([]string{"path", "physical-device", "mode", "state", "online", "hotplug-status", "dev", "script"}, pathKeys...)
 
 // ownDomid asks for the domain that we are in: the relative path "domid"
 // resolves under our own home.
@@ -66,7 +69,7 @@ func ownDomid(ctx context.Context, s Store) (string, error) {
 // the scan.
 func scanStore(ctx context.Context, store Store, self string) (*storeScan, error) {
 	r := newStoreReader(ctx, store, self)
-	r.scan.domains = r.list(domainsDir)
+	r.scan.domains = r.domains()
 	r.names(r.scan.domains)
 	r.backends()
 	r.toolstack()
@@ -76,10 +79,12 @@ func scanStore(ctx context.Context, store Store, self string) (*storeScan, error
 	return r.scan, r.err
 }
 
-// scanDisks reads the nodes of some disks of our own backend, and whose they are.
+// scanDisks reads the nodes of some disks of our own backend, whose they are, and
+// the claims.
 func scanDisks(ctx context.Context, store Store, self string, dirs []string) (*storeScan, error) {
 	r := newStoreReader(ctx, store, self)
-	r.scan.domains = r.list(domainsDir)
+	r.scan.domains = r.domains()
+	r.claims(r.children([]string{claimsDir(self)}))
 	var owners []string
 	for _, n := range r.nodesAt(dirs, "backend") {
 		r.keep(n)
@@ -92,6 +97,11 @@ func scanDisks(ctx context.Context, store Store, self string, dirs []string) (*s
 
 func newStoreReader(ctx context.Context, store Store, self string) *storeReader {
 	return &storeReader{ctx: ctx, store: store, scan: &storeScan{self: self, names: map[string]string{}, targets: map[string]string{}, foreign: map[string][]node{}}}
+}
+
+// domains lists the domains that there are.
+func (r *storeReader) domains() []string {
+	return slices.DeleteFunc(r.list(domainsDir), func(d string) bool { return d == xenstore.ClaimDomid })
 }
 
 type storeReader struct {
@@ -184,7 +194,7 @@ func (r *storeReader) backends() {
 	if !slices.Contains(homes, own) {
 		homes = append(homes, own)
 	}
-	for _, n := range r.nodesAt(r.children(r.children(r.children(homes))), "backend") {
+	for _, n := range r.nodesAt(r.claims(r.children(r.children(r.children(homes)))), "backend") {
 		be := strings.Split(n.path, "/")[3]
 		switch {
 		case be == r.scan.self:

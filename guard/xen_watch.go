@@ -8,6 +8,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"imgward/xenstore"
 )
 
 // xenWatcher is told by xenstore of every change to the disks that this domain
@@ -98,11 +100,11 @@ func newChanges(backend string) *changes {
 
 // note takes down an event, which is BACKEND/KIND/DOMAIN/DEVICE and what changed
 // there. Anything else says that everything has to be looked at: the first event of
-// a watch, one that stands for many that were lost, a new domain.
+// a watch, one that stands for many that were lost, a new domain, a claim.
 func (c *changes) note(path string) {
 	ready := c.all
 	rest, ok := strings.CutPrefix(path, c.backend+"/")
-	if parts := strings.SplitN(rest, "/", 4); ok && len(parts) >= 3 {
+	if parts := strings.SplitN(rest, "/", 4); ok && len(parts) >= 3 && parts[1] != xenstore.ClaimDomid {
 		c.mu.Lock()
 		c.disks[c.backend+"/"+strings.Join(parts[:3], "/")] = true
 		c.mu.Unlock()

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -25,6 +26,7 @@ type session struct {
 	host    *guard.Host
 	policy  guard.Policy
 	command []string
+	noClaim bool // of --no-claim
 	close   func()
 }
 
@@ -74,7 +76,7 @@ func (u *ui) open(c *cli.Context, op guard.Operation) (*session, error) {
 	conn, err := xenstore.Dial(c.Context, &xenstore.Config{Timeout: storeTimeout})
 	switch {
 	case err == nil:
-		s.host.Store = conn
+		s.host.Store, s.host.Claims = conn, conn
 		s.close = func() { conn.Close() }
 	case errors.Is(err, fs.ErrNotExist) && u.con.getenv("XENSTORED_PATH") == "" && u.con.getenv("XENSTORED_RUNDIR") == "":
 		// No daemon and no device: the guard decides what that means here.
@@ -91,8 +93,12 @@ func (s *session) guard(op guard.Operation, source *guard.Target) *guard.Guard {
 		policy.Domain = "" // the assertion is about the target
 	}
 	policy.Operation = op
+	lockers := guard.Lockers()
+	if s.noClaim {
+		lockers = slices.DeleteFunc(lockers, func(l guard.Locker) bool { return l.Name() == "claim" })
+	}
 	return &guard.Guard{
-		Host: s.host, Collectors: guard.Collectors(), Lockers: guard.Lockers(), Watchers: guard.Watchers(),
+		Host: s.host, Collectors: guard.Collectors(), Lockers: lockers, Watchers: guard.Watchers(),
 		Policy: policy, Source: source, Command: s.command,
 		Notice: func(f guard.Finding) { s.remark("note: %s", printable(f.Subject+" "+f.Detail)) },
 	}

@@ -184,6 +184,7 @@ func newApp(u *ui) *cli.App {
 			u.overwriteCommand(),
 			u.verifyCommand(),
 			u.trustLocalCommand(),
+			u.releaseCommand(),
 		},
 	}
 	for _, c := range app.Commands {

@@ -39,6 +39,7 @@ func bytesOptions(more ...cli.Flag) []cli.Flag {
 func targetOptions(more ...cli.Flag) []cli.Flag {
 	return bytesOptions(append([]cli.Flag{
 		&cli.StringFlag{Name: "confirm", Usage: "the `TOKEN` of what is on the target now, which may be replaced"},
+		&cli.BoolFlag{Name: "no-claim", Usage: "do not have Xen refuse a device to every domain while it is written"},
 		&cli.BoolFlag{Name: "resize", Usage: "give a target file the size of the source"},
 	}, more...)...)
 }
@@ -69,6 +70,7 @@ func (u *ui) transfer(c *cli.Context, op guard.Operation) (*transfer, error) {
 	if err != nil {
 		return nil, err
 	}
+	s.noClaim = c.Bool("no-claim")
 	return &transfer{
 		session: s, token: c.String("confirm"), resize: c.Bool("resize"),
 		options: imageops.Options{

@@ -1,0 +1,171 @@
+package guard
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"time"
+
+	"imgward/xenstore"
+)
+
+// A Claimer makes and removes claims in xenstore, by which Xen refuses block
+// devices to domains. *xenstore.Conn is one.
+type Claimer interface {
+	Claim(ctx context.Context, c xenstore.Claim) (id uint32, err error)
+	Unclaim(ctx context.Context, id uint32) error
+}
+
+const (
+	// claimLimit is what making or removing the claims of one target may take.
+	claimLimit = 5 * time.Second
+	// hotplugLimit is how long Xen's hotplug scripts are waited for.
+	hotplugLimit = time.Second
+)
+
+// claimLocker has Xen itself refuse the target: it claims a device, and every
+// device that shares bytes with it, because Xen compares numbers (see package
+// xenstore). It does so under the lock of Xen's hotplug scripts, so that a domain
+// either finds the claim or has written its own device number before it. Who was
+// in the middle of starting all the same shows in the second look, with the
+// "params" of its node.
+//
+// The claims are withdrawn when the target is whole, or was not written to. In
+// between they stay: half an image must not boot. They do not keep out a domain
+// whose disk is served by QEMU or attached by a script other than "block", and
+// image files cannot be claimed.
+type claimLocker struct {
+	hotplug string // the directory of the scripts' locks
+}
+
+func (claimLocker) Name() string { return "claim" }
+
+// Lock implements [Locker].
+func (l claimLocker) Lock(ctx context.Context, host *Host, t *Target) (func(context.Context) error, error) {
+	if t.ID.Kind != KindBlock {
+		return nil, nil
+	}
+	if host.Claims == nil {
+		t.held.unclaimed = host.StoreErr // nil where there is no Xen
+		return nil, host.StoreErr
+	}
+	t.held.unclaimed = claiming(ctx, host, func(ctx context.Context) (err error) {
+		defer l.hold(ctx)()
+		t.held.claims, err = claimAll(ctx, host, t)
+		return err
+	})
+	if t.held.unclaimed != nil {
+		return nil, t.held.unclaimed
+	}
+	return func(ctx context.Context) error { return withdraw(ctx, host, t) }, nil
+}
+
+// hold takes the scripts' lock. Without it the second look has to find who came
+// at the same time, and does; so a lock that is not to be had is waited for a
+// little, and where there is no directory no script has run since the host
+// started.
+func (l claimLocker) hold(ctx context.Context) (release func()) {
+	if _, err := os.Stat(l.hotplug); err != nil {
+		return func() {}
+	}
+	ctx, stop := context.WithTimeout(ctx, hotplugLimit)
+	defer stop()
+	release, err := lockFile(ctx, filepath.Join(l.hotplug, "block"))
+	if err != nil {
+		return func() {}
+	}
+	return release
+}
+
+// claiming runs f while no other imgward changes claims.
+func claiming(ctx context.Context, host *Host, f func(ctx context.Context) error) error {
+	ctx, stop := context.WithTimeoutCause(ctx, claimLimit, fmt.Errorf("not done within %s", claimLimit))
+	defer stop()
+	if err := os.MkdirAll(host.State, 0o700); err != nil {
+		return err
+	}
+	unlock, err := lockFile(ctx, filepath.Join(host.State, "claims.lock"))
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	return f(ctx)
+}
+
+// claimAll claims the target and what overlaps it: all of it or nothing.
+func claimAll(ctx context.Context, host *Host, t *Target) ([]xenstore.Claim, error) {
+	start, err := startTime(host, strconv.Itoa(t.held.pid))
+	if err != nil {
+		return nil, err
+	}
+	c := xenstore.Claim{Target: t.ID.Rdev, PID: t.held.pid, Boot: bootID(host), Operation: t.held.operation}
+	if c.Start, err = strconv.ParseUint(start, 10, 64); err != nil {
+		return nil, err
+	}
+	var made []xenstore.Claim
+	for _, dev := range t.overlapping() {
+		c.Device = dev
+		if c.ID, err = host.Claims.Claim(ctx, c); err != nil {
+			for _, m := range made {
+				err = errors.Join(err, host.Claims.Unclaim(context.WithoutCancel(ctx), m.ID))
+			}
+			return nil, err
+		}
+		made = append(made, c)
+	}
+	return made, nil
+}
+
+// overlapping lists the device numbers of the target and of all that shares
+// bytes with it.
+func (t *Target) overlapping() []uint64 {
+	devs := []uint64{t.ID.Rdev}
+	for id := range t.stack.devices {
+		if id != t.ID && t.Relate(id) != Unrelated {
+			devs = append(devs, id.Rdev)
+		}
+	}
+	slices.Sort(devs)
+	return devs
+}
+
+// withdraw removes our claims, unless the target is incomplete. When it was made
+// whole, the claims of those who left it incomplete before us go with them.
+func withdraw(ctx context.Context, host *Host, t *Target) error {
+	h := t.held
+	if h.begun && !h.whole {
+		return nil
+	}
+	err := claiming(ctx, host, func(ctx context.Context) error {
+		there, err := readClaims(ctx, host.Store)
+		sure := err == nil
+		for _, c := range there {
+			if slices.Contains(h.claims, c.Claim) || sure && h.whole && c.Target == t.ID.Rdev && !c.lives(host) {
+				err = errors.Join(err, host.Claims.Unclaim(ctx, c.ID))
+			}
+		}
+		return err
+	})
+	if err == nil {
+		return nil
+	}
+	err = fmt.Errorf("withdraw the claim in xenstore, by which Xen refuses %s to every domain (%q does it): %w", quote(t.Path), "imgward release "+shellWord(t.Path), err)
+	if !h.whole && h.notice != nil {
+		// What else is to be said may hide it, as a refusal does.
+		h.notice(Finding{Code: ClaimLeft, Relation: Same, Subject: "imgward", Key: "claim", Detail: "could not " + err.Error(), Source: "xenstore"})
+		return nil
+	}
+	return err
+}
+
+// unclaimedFinding says that Xen was not told.
+func unclaimedFinding(err error) Finding {
+	return Finding{
+		Code: HoldUnclaimed, Relation: Same, Subject: "Xen", Key: "xen", Source: "xenstore",
+		Detail: fmt.Sprintf("would not refuse it to a domain that is started meanwhile: no claim could be made in xenstore: %v", err),
+	}
+}
