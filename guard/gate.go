@@ -106,29 +106,21 @@ func (g *gate) serve() {
 	}
 }
 
-// answer answers the openers of one read: struct fanotify_event_metadata
-// (linux/fanotify.h), in the machine's byte order, is
-//
-//	u32 event_len; u8 vers; u8 reserved; u16 metadata_len; u64 mask; s32 fd; s32 pid
-func (g *gate) answer(events []byte) (failed error) {
-	for len(events) >= unix.FAN_EVENT_METADATA_LEN {
-		length := binary.NativeEndian.Uint32(events)
-		fd, pid := int32(binary.NativeEndian.Uint32(events[16:])), int32(binary.NativeEndian.Uint32(events[20:]))
-		if length < unix.FAN_EVENT_METADATA_LEN || int(length) > len(events) {
-			return errors.Join(failed, fmt.Errorf("read fanotify: an event of %d bytes", length))
-		}
-		events = events[length:]
-		if fd < 0 {
+// answer answers the openers of one read.
+func (g *gate) answer(b []byte) error {
+	events, failed := parseFanotify(b)
+	for _, e := range events {
+		if e.fd < 0 {
 			continue
 		}
 		response := g.deny
 		var who Finding
-		if pid == g.self {
+		if e.pid == g.self {
 			response = unix.FAN_ALLOW
 		} else {
-			who = g.visitor(pid) // he waits, and so can be looked at
+			who = g.visitor(e.pid) // he waits, and so can be looked at
 		}
-		failed = errors.Join(failed, g.respond(fd, response), unix.Close(int(fd)))
+		failed = errors.Join(failed, g.respond(e.fd, response), unix.Close(int(e.fd)))
 		if response != unix.FAN_ALLOW && g.notice != nil && !g.told[who.Key] {
 			g.told[who.Key] = true
 			g.notice(who)

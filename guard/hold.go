@@ -27,7 +27,8 @@ type held struct {
 	proved      bool  // behind the gate a lease was granted, and given back
 	leaseErr    error // why there is no lease
 	notice      func(Finding)
-	rescan      *rescan // compares with the look before the first byte; nil until then
+	node        *nodeEvents // nil where there are none
+	rescan      *rescan     // compares with the look before the first byte; nil until then
 
 	operation string           // what we do to the target
 	claims    []xenstore.Claim // those that we made
@@ -76,7 +77,7 @@ type Locker interface {
 // Lockers is the list of all lockers, in the order in which they lock. That the
 // working descriptor of a device is opened with O_EXCL comes before them all.
 func Lockers() []Locker {
-	return []Locker{flockLocker{}, gateLocker{}, leaseLocker{}, byteLocker{}, claimLocker{hotplug: "/var/run/xen-hotplug"}}
+	return []Locker{flockLocker{}, nodeLocker{}, gateLocker{}, leaseLocker{}, byteLocker{}, claimLocker{hotplug: "/var/run/xen-hotplug"}}
 }
 
 // flockLocker takes a lock on a device's node (flock(2)), which udev and
@@ -164,7 +165,7 @@ type Watcher interface {
 
 // Watchers is the list of all watchers.
 func Watchers() []Watcher {
-	return []Watcher{gateWatcher{}, leaseWatcher{}, rescanWatcher{}, xenWatcher{}}
+	return []Watcher{gateWatcher{}, leaseWatcher{}, nodeWatcher{}, rescanWatcher{}, xenWatcher{}}
 }
 
 // leaseWatcher looks a few times a second whether the lease is still whole. An
@@ -257,13 +258,15 @@ func (h *Hold) watch(host *Host, t *Target, watchers []Watcher) {
 			alarm := func(f Finding) { h.cancel(brokenBy(f)) }
 			err := w.Watch(h.ctx, host, t, alarm)
 			if h.ctx.Err() == nil {
-				alarm(Finding{
-					Code: HoldWatch, Subject: "the watch " + w.Name(), Key: w.Name(), Detail: fmt.Sprintf("ended early: %v", err),
-					Source: w.Name(),
-				})
+				alarm(ended(w.Name(), err))
 			}
 		})
 	}
+}
+
+// ended is about a watch that nothing watches any more.
+func ended(name string, err error) Finding {
+	return Finding{Code: HoldWatch, Subject: "the watch " + name, Key: name, Detail: fmt.Sprintf("ended early: %v", err), Source: name}
 }
 
 // Context is cancelled when the hold breaks, with a *BrokenError as its cause,

@@ -52,12 +52,11 @@ type rescan struct {
 	told *toldOf
 }
 
-// toldOf is who was told of: the processes that have the device open for reading,
-// and those whom somebody else than we refused the target.
+// toldOf is who was told of, and the processes that make up a device-mapper count.
 type toldOf struct {
-	mu     sync.Mutex
-	pids   []string
-	denied []Finding
+	mu       sync.Mutex
+	findings []Finding
+	pids     []string
 }
 
 // newRescan compares with before, which these collectors found and which was judged
@@ -166,7 +165,7 @@ func (r *rescan) news(ctx context.Context, cs []Collector) []Finding {
 	vouch(fs, false)
 	return slices.DeleteFunc(fs, func(f Finding) bool {
 		if f.Code == HoldDenied {
-			r.denied(f)
+			r.tell(f)
 		}
 		weighed, overridden := r.policy.weigh(f)
 		if overridden || weighed.Severity == Note || has(r.known, f) {
@@ -176,12 +175,12 @@ func (r *rescan) news(ctx context.Context, cs []Collector) []Finding {
 	})
 }
 
-// denied tells once of one who was refused the target.
-func (r *rescan) denied(f Finding) {
+// tell tells once of one who breaks nothing.
+func (r *rescan) tell(f Finding) {
 	r.told.mu.Lock()
 	defer r.told.mu.Unlock()
-	if r.notice != nil && !has(r.told.denied, f) {
-		r.told.denied = append(r.told.denied, f)
+	if r.notice != nil && !has(r.told.findings, f) {
+		r.told.findings = append(r.told.findings, f)
 		r.notice(f)
 	}
 }
@@ -197,16 +196,13 @@ func (r *rescan) explain(ctx context.Context, f Finding) *Finding {
 	if !r.account(ctx, readers) {
 		return &f
 	}
-	r.told.mu.Lock()
-	defer r.told.mu.Unlock()
 	var pids []string
 	for _, reader := range readers {
-		pid := pidOf(reader)
-		if !slices.Contains(r.told.pids, pid) && !slices.Contains(pids, pid) && r.notice != nil {
-			r.notice(reader)
-		}
-		pids = append(pids, pid)
+		r.tell(reader)
+		pids = append(pids, pidOf(reader))
 	}
+	r.told.mu.Lock()
+	defer r.told.mu.Unlock()
 	r.told.pids = pids
 	return nil
 }
@@ -222,6 +218,32 @@ func (r *rescan) stillReaders(ctx context.Context) bool {
 	}
 	readers, worse := r.openers(ctx, procfd{only: pids})
 	return worse == nil && r.account(ctx, readers)
+}
+
+// opener looks at a process that opened the device. One who reads is told of; the
+// finding is about one who is still there after a few looks, and not for reading.
+func (r *rescan) opener(ctx context.Context, pid string) *Finding {
+	for i := 0; ; i++ {
+		s := &Sheet{collector: procfd{}.Name()}
+		once := *r.host
+		once.Patience = 0
+		procfd{only: []string{pid}}.Collect(ctx, &once, r.target, s)
+		found, _ := s.seal()
+		found = slices.DeleteFunc(found, func(f Finding) bool { return f.Relation != Same })
+		switch {
+		case len(found) == 0 || ctx.Err() != nil:
+			return nil
+		case r.host.again(ctx, i):
+			continue
+		}
+		for _, f := range found {
+			if f.Code != FDRead {
+				return &f
+			}
+		}
+		r.tell(found[0])
+		return nil
+	}
 }
 
 // openers gives the processes that have the device itself open for reading, once
@@ -287,6 +309,13 @@ func (r *rescan) last(ctx context.Context) error {
 	if f, broken := r.look(ctx, cs); broken {
 		return brokenBy(f)
 	}
+	if n := r.target.held.node; n != nil {
+		if _, wrote, err := n.ask(); wrote != nil {
+			return brokenBy(wroteFinding(r.host, r.target, *wrote))
+		} else if err != nil {
+			return brokenBy(ended(nodeWatcher{}.Name(), err))
+		}
+	}
 	return context.Cause(ctx)
 }
 
@@ -329,6 +358,9 @@ func (t *Target) inForce() Finding {
 				refused = "mounts, volumes and, by a claim in xenstore, domains are refused"
 			}
 			f.Detail = fmt.Sprintf("%s is open exclusively: %s, and who else came is looked at every %s", quote(t.Path), refused, rescanEvery)
+			if t.held.node != nil {
+				f.Detail += "; who opens " + quote(t.Real) + " is noticed at once"
+			}
 			f.Source = "open O_EXCL of " + quote(t.Real)
 		}
 	}
