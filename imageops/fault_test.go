@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"sync"
 	"syscall"
 	"testing"
@@ -121,6 +122,13 @@ func testFault(t *testing.T, kind engine.Kind, at int, what string, want error, 
 	if touches := kind == engine.Write || kind == engine.Zero; (c.dst.changed() || touches) && !rep.Touched {
 		t.Errorf("%s, hold back %v: the target was touched, and the report says not", script, holdBack)
 	}
+	said := ranges(slices.Clone(rep.Ranges))
+	for _, e := range c.dst.ranges() {
+		said.add(e.Off, e.Len)
+	}
+	if !slices.Equal(said, rep.Ranges) {
+		t.Errorf("%s, hold back %v: reported %s, written %s", script, holdBack, spell(rep.Ranges), spell(c.dst.ranges()))
+	}
 	if !c.dst.changed() && !rep.Touched {
 		same(t, script, c.dst.bytes, faultOld)
 	}
@@ -200,6 +208,9 @@ func TestCancelAtEveryEvent(t *testing.T) {
 		}
 		if c.wrote() && !c.gaveBack() && !c.zeroed() {
 			t.Errorf("canceled at event %d: the target may boot", at)
+		}
+		if !slices.Equal(rep.Ranges, c.dst.ranges()) {
+			t.Errorf("canceled at event %d: reported %s, written %s", at, spell(rep.Ranges), spell(c.dst.ranges()))
 		}
 		if more := n - at; more > c.o.QueueDepth*c.o.ChunkSize/4096 {
 			t.Errorf("canceled at event %d: %d more came", at, more)

@@ -103,7 +103,8 @@ type Report struct {
 	Expected   []Sum // those of Options.Expect, which the source has; nil beside an error
 	Engine     string
 	Elapsed    time.Duration
-	Touched    bool // something reached the target, or may have
+	Touched    bool     // something reached the target, or may have
+	Ranges     []Extent // where that is, joined and in order; all else of the target is as it was
 }
 
 const (

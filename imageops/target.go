@@ -96,7 +96,12 @@ func (t *target) do(ch *chunk, op *engine.Op, then func()) {
 	}})
 	if ok {
 		t.flying++
-		t.rep.Touched = t.rep.Touched || op.Kind == engine.Write || op.Kind == engine.Zero
+		switch op.Kind {
+		case engine.Write:
+			t.rep.touch(op.Off, int64(len(op.Buf)))
+		case engine.Zero:
+			t.rep.touch(op.Off, op.Len)
+		}
 	}
 }
 

@@ -111,8 +111,8 @@ func TestNoClaim(t *testing.T) {
 	_ = cmd.Process.Kill()
 	_ = cmd.Wait() // it was killed
 	s := imgward(t, nil, d.confirmed(t)...).want(t, exitOK)
-	if strings.Contains(s.err, "note:") {
-		t.Errorf("something is said:\n%s", s.err)
+	if strings.Count(s.err, "note:") != 1 || !strings.Contains(s.err, "by a claim in xenstore, domains are refused") {
+		t.Errorf("more is said than which protection there is:\n%s", s.err)
 	}
 	if out, err := exec.Command("xenstore-ls", "-f").CombinedOutput(); err != nil || strings.Contains(string(out), "32760") {
 		t.Errorf("%v: %s", err, out)

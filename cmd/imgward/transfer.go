@@ -176,7 +176,7 @@ func (t *transfer) replace(ctx context.Context, src *guard.Source, dst string, o
 		}
 		return err
 	})
-	return o, err
+	return o, o.stopped(err, dst)
 }
 
 // fits checks the sizes before anything is written.
@@ -268,6 +268,7 @@ func (o *outcome) reflink(to, from *blockio.File) (done bool, err error) {
 		err = to.Sync()
 	}
 	o.reflinked, o.size = true, from.Size()
+	o.report.Ranges = []imageops.Extent{{Len: from.Size()}}
 	o.report.Tail = to.Size() - from.Size()
 	return err == nil, err
 }

@@ -111,14 +111,23 @@ func (u *ui) fail(err error, code int) {
 	var hints []string
 	var confirm *confirmError
 	var hinted *hintedError
+	var stopped *stoppedError
+	said := failure{Error: err.Error(), Exit: code}
 	switch {
+	case errors.As(err, &stopped):
+		hints = stopped.hints()
+		stopped.object(&said)
 	case errors.As(err, &confirm):
 		hints = confirm.hints()
 	case errors.As(err, &hinted):
 		hints = hinted.advice
 	}
-	u.object(failure{Error: err.Error(), Exit: code, Hints: hints})
+	said.Hints = hints
+	u.object(said)
 	u.remark("imgward: %s", printable(err.Error()))
+	if stopped != nil {
+		stopped.say(u)
+	}
 	if u.writes {
 		switch code {
 		case exitFailed, exitConfirm, exitInterrupt:
@@ -152,9 +161,11 @@ func (u *ui) hint(hints []string) {
 }
 
 type failure struct {
-	Error string   `json:"error"`
-	Exit  int      `json:"exit"`
-	Hints []string `json:"hints,omitempty"`
+	Error   string      `json:"error"`
+	Exit    int         `json:"exit"`
+	Broken  *brokenJSON `json:"broken,omitempty"`  // who came while the target was written
+	Written []rangeJSON `json:"written,omitempty"` // of a target that was written in part
+	Hints   []string    `json:"hints,omitempty"`
 }
 
 type findingJSON struct {
@@ -167,7 +178,18 @@ type findingJSON struct {
 	Detail   string     `json:"detail"`
 	Source   string     `json:"source"`
 	Remedy   string     `json:"remedy,omitempty"`
-	Outcome  string     `json:"outcome"` // refuses | overridden | note
+	Outcome  string     `json:"outcome"` // refuses | overridden | note | breaks the hold
+}
+
+func findingObject(f guard.Finding, outcome string) findingJSON {
+	j := findingJSON{
+		Code: f.Code, Severity: f.Severity.String(), Relation: f.Relation.String(), Subject: f.Subject, Domain: f.Domain,
+		Detail: f.Detail, Source: f.Source, Remedy: f.Remedy, Outcome: outcome,
+	}
+	if guard.Overridable(f) {
+		j.Override = guard.Override{Code: f.Code, Key: f.Key}.String()
+	}
+	return j
 }
 
 type verdictJSON struct {
@@ -185,14 +207,7 @@ func verdictObject(v guard.Verdict, token string, code int) verdictJSON {
 	o := verdictJSON{Decision: v.Decision.String(), Target: v.Target, Token: token, Looked: v.Looked, Hints: v.Hints(), Exit: code, Findings: []findingJSON{}}
 	add := func(fs []guard.Finding, outcome string) {
 		for _, f := range fs {
-			j := findingJSON{
-				Code: f.Code, Severity: f.Severity.String(), Relation: f.Relation.String(), Subject: f.Subject, Domain: f.Domain,
-				Detail: f.Detail, Source: f.Source, Remedy: f.Remedy, Outcome: outcome,
-			}
-			if guard.Overridable(f) {
-				j.Override = guard.Override{Code: f.Code, Key: f.Key}.String()
-			}
-			o.Findings = append(o.Findings, j)
+			o.Findings = append(o.Findings, findingObject(f, outcome))
 		}
 	}
 	add(v.Because, "refuses")
