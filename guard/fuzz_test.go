@@ -61,7 +61,7 @@ func FuzzParseMaps(f *testing.F) {
 			t.Errorf("%d mappings", len(lines))
 		}
 		for _, l := range lines {
-			start, end, ok := strings.Cut(l.span, "-")
+			start, end, ok := strings.Cut(mapSpan(l.span), "-")
 			if !ok || start == "" || end == "" || l.ino == "0" {
 				t.Errorf("mapping %+v", l)
 			}

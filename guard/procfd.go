@@ -129,30 +129,29 @@ func (p *procLook) deny(where string, err error) {
 
 // fds looks at the descriptors of the process or thread whose directory is dir.
 func (p *procLook) fds(dir string) {
-	names, err := p.host.FS.ReadDir(dir + "/fd")
+	fds, err := p.host.FS.StatDir(dir + "/fd")
 	if err != nil {
 		p.deny(dir+"/fd", err)
 		return
 	}
-	if len(names) == 0 && !strings.Contains(dir, "/task/") {
+	if len(fds) == 0 && !strings.Contains(dir, "/task/") {
 		p.threads(dir)
 	}
-	for _, fd := range names {
-		link := dir + "/fd/" + fd
-		st, err := p.host.FS.Stat(link)
-		if err != nil {
-			p.deny(link, err)
+	for _, fd := range fds {
+		if fd.Err != nil {
+			p.deny(dir+"/fd/"+fd.Name, fd.Err)
 			continue
 		}
-		id, ok := idOf(st)
-		if !ok || p.t.held.is(p.pid, fd) {
+		id, ok := idOf(fd.Stat)
+		if !ok || p.t.held.is(p.pid, fd.Name) {
 			continue
 		}
 		rel := p.t.Relate(id)
 		if rel == Unrelated {
 			continue
 		}
-		flags, err := p.flags(dir + "/fdinfo/" + fd)
+		link := dir + "/fd/" + fd.Name
+		flags, err := p.flags(dir + "/fdinfo/" + fd.Name)
 		switch {
 		case vanished(dir, err):
 			continue
@@ -230,7 +229,7 @@ func (p *procLook) maps() {
 		if p.t.ID.Kind == KindBlock && p.mapped[m.mapping] {
 			continue
 		}
-		file := dir + "/map_files/" + m.span
+		file := dir + "/map_files/" + mapSpan(m.span)
 		st, err := p.host.FS.Stat(file)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue // unmapped since
@@ -281,7 +280,7 @@ func isMachine(subject string) bool {
 
 type mapLine struct {
 	mapping
-	span string // start-end, as map_files names it
+	span string // start-end
 }
 
 // parseMaps reads a list of mappings (proc(5), /proc/PID/maps) and gives those
@@ -291,22 +290,24 @@ type mapLine struct {
 func parseMaps(table string) ([]mapLine, error) {
 	var out []mapLine
 	for line := range strings.Lines(table) {
-		f := strings.Fields(line)
-		if len(f) < 5 || !strings.HasSuffix(line, "\n") || len(f[1]) != 4 || !strings.Contains(f[0], "-") {
+		var f [5]string
+		rest, whole := strings.CutSuffix(line, "\n")
+		for i := range f {
+			f[i], rest, _ = strings.Cut(strings.TrimLeft(rest, " "), " ")
+		}
+		if !whole || f[4] == "" || len(f[1]) != 4 || !strings.Contains(f[0], "-") {
 			return out, fmt.Errorf("malformed or cut off line %q", line)
 		}
 		if f[4] == "0" {
 			continue // no file
 		}
-		out = append(out, mapLine{
-			mapping: mapping{dev: f[3], ino: f[4], writable: f[1][1] == 'w' && f[1][3] == 's'},
-			span:    mapSpan(f[0]),
-		})
+		out = append(out, mapLine{mapping{dev: f[3], ino: f[4], writable: f[1][1] == 'w' && f[1][3] == 's'}, f[0]})
 	}
 	return out, nil
 }
 
-// mapSpan drops the leading zeros that maps prints and map_files does not.
+// mapSpan is start-end as map_files names it: without the leading zeros that maps
+// prints.
 func mapSpan(s string) string {
 	start, end, _ := strings.Cut(s, "-")
 	return trimZeros(start) + "-" + trimZeros(end)

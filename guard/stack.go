@@ -118,7 +118,10 @@ func (s *stack) relate(target ID, foot []span, other ID) Relation {
 	if other == target {
 		return Same
 	}
-	theirs := s.footprint(other)
+	theirs := []span{{on: other, end: math.MaxInt64}} // of what stands on nothing, as most of what a process has open
+	if s.devices[other] != nil {
+		theirs = s.footprint(other)
+	}
 	for _, sp := range theirs {
 		if sp.on == target {
 			if s.partitionOf(other) == target {

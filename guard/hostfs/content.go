@@ -36,7 +36,7 @@ type Content struct {
 //
 // A captured content that no data line speaks of is [ErrNotCaptured].
 func (r *Root) Content(name string) (*Content, error) {
-	r.watch("content", name)
+	r.sees("content", name)
 	c, err := answer(r, name, (*record).openContent, liveContent)
 	r.tape.content(name, c, err)
 	return c, wrap("content", name, err)

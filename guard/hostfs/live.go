@@ -4,6 +4,8 @@ import (
 	"errors"
 	"os"
 	"slices"
+	"strings"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -33,7 +35,8 @@ func liveReadFile(name string) ([]byte, error) {
 		return nil, err
 	}
 	defer unix.Close(fd)
-	b := make([]byte, 0, 8<<10) // more than a page, the most that a sysfs file holds
+	var first [8 << 10]byte // more than a page, the most that a sysfs file holds
+	b := first[:0]
 	for {
 		n := 0
 		err := retry(func() error {
@@ -44,7 +47,7 @@ func liveReadFile(name string) ([]byte, error) {
 			return nil, err
 		}
 		if n == 0 {
-			return b, nil
+			return append(make([]byte, 0, len(b)), b...), nil
 		}
 		b = b[:len(b)+n]
 		if len(b) == cap(b) {
@@ -58,14 +61,53 @@ func liveReadDir(name string) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := os.NewFile(uintptr(fd), name)
-	defer d.Close()
-	names, err := d.Readdirnames(-1)
-	if err != nil {
-		return nil, bare(err)
-	}
+	defer unix.Close(fd)
+	names, err := namesIn(fd)
 	slices.Sort(names)
-	return names, nil
+	return names, err
+}
+
+// namesIn lists the directory fd, without "." and "..", in its own order.
+func namesIn(fd int) ([]string, error) {
+	var names []string
+	var b [8 << 10]byte
+	for {
+		n := 0
+		err := retry(func() (err error) {
+			n, err = unix.Getdents(fd, b[:])
+			return err
+		})
+		if err != nil {
+			return nil, err
+		}
+		if n == 0 {
+			return names, nil
+		}
+		// The one of package unix leaves out what has inode number 0, as files of
+		// FUSE can.
+		_, _, names = syscall.ParseDirent(b[:n], -1, names)
+	}
+}
+
+func liveStatDir(name string) ([]Entry, error) {
+	fd, err := openFd(name, unix.O_RDONLY|unix.O_DIRECTORY)
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(fd)
+	names, err := namesIn(fd)
+	if err != nil {
+		return nil, err
+	}
+	entries := make([]Entry, len(names))
+	for i, n := range names {
+		st, err := statAt(fd, n)
+		if err != nil {
+			err = wrap("stat", strings.TrimSuffix(name, "/")+"/"+n, err)
+		}
+		entries[i] = Entry{n, st, err}
+	}
+	return entries, nil
 }
 
 // bare takes the errno out of an error of package os, whose operation and name

@@ -49,6 +49,42 @@ func TestLiveFiles(t *testing.T) {
 	}
 }
 
+// A directory's names are listed however many there are, with what each leads to.
+func TestLiveStatDir(t *testing.T) {
+	dir := t.TempDir()
+	want := map[string]error{"dangling": syscall.ENOENT}
+	if err := os.Symlink("none", filepath.Join(dir, "dangling")); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 500 {
+		name := strings.Repeat("n", 100) + strconv.Itoa(i)
+		want[name] = nil
+		if err := os.WriteFile(filepath.Join(dir, name), make([]byte, i), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	followed := hostfs.Live().Record(func(op, name string) {})
+	for _, r := range []*hostfs.Root{hostfs.Live(), followed} {
+		entries, err := r.StatDir(dir)
+		if err != nil || len(entries) != len(want) {
+			t.Fatalf("%d entries, %v, want %d", len(entries), err, len(want))
+		}
+		for _, e := range entries {
+			st, err := r.Stat(filepath.Join(dir, e.Name))
+			known, ok := want[e.Name]
+			if !ok || e.Stat != st || !errors.Is(e.Err, known) || (e.Err == nil) != (known == nil) {
+				t.Errorf("%q: %+v, %v, want %+v, %v", e.Name, e.Stat, e.Err, st, err)
+			}
+			if e.Err != nil && e.Err.Error() != err.Error() {
+				t.Errorf("%q: %v, want %v", e.Name, e.Err, err)
+			}
+		}
+	}
+	if _, err := hostfs.Live().StatDir("/nowhere"); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a directory that is not there: %v", err)
+	}
+}
+
 // TestLiveFIFO reads a FIFO that nobody writes to, which must not wait.
 func TestLiveFIFO(t *testing.T) {
 	name := filepath.Join(t.TempDir(), "fifo")

@@ -87,7 +87,7 @@ func (q Question) known() bool { return q.asker() != nil }
 // off: it ends in the background, and what it took is given back then.
 func (r *Root) Ask(ctx context.Context, q Question, name string) (string, error) {
 	op := "ask " + string(q)
-	r.watch(op, name)
+	r.sees(op, name)
 	if ctx.Err() != nil {
 		return "", wrap(op, name, context.Cause(ctx))
 	}

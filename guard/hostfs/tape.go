@@ -26,7 +26,7 @@ type tape struct {
 // down and stays "not captured".
 func (r *Root) Tee(to *Root) *Root {
 	return &Root{rec: r.rec, watch: r.watch, tape: &tape{
-		from: &Root{rec: r.rec, watch: func(op, name string) {}}, to: to.rec, handles: map[string]string{}, looked: map[string]bool{},
+		from: &Root{rec: r.rec}, to: to.rec, handles: map[string]string{}, looked: map[string]bool{},
 	}}
 }
 
