@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"io/fs"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
 
+	"imgward/guard/hostfs"
 	"imgward/imageops/probe"
 )
 
@@ -20,13 +22,17 @@ const (
 	// readers is how many headers are read at the same time, for storage that
 	// answers late.
 	readers = 8
+
+	// inOneGo is how many headers are read after one look at who has leases and
+	// writes. The kernel stops all openers of files for a moment to list its locks.
+	inOneGo = 16
 )
 
 // list takes down the files in a directory that may be images. The target is not
 // among them: what it stands on does not matter, and to open it would disturb
 // those who ask who has it open.
 func (c *chainLook) list(dir string) {
-	names, err := c.host.FS.ReadDir(dir)
+	entries, err := c.host.FS.StatDir(dir)
 	if nothingThere(err) {
 		return
 	}
@@ -34,21 +40,18 @@ func (c *chainLook) list(dir string) {
 		c.s.Blind(dir, err)
 		return
 	}
-	for _, name := range names {
-		path := dir + "/" + name
-		if dir == "/" {
-			path = dir + name
-		}
-		st, err := c.host.FS.Stat(path)
-		if nothingThere(err) {
+	slices.SortFunc(entries, func(a, b hostfs.Entry) int { return cmp.Compare(a.Name, b.Name) })
+	for _, e := range entries {
+		path := strings.TrimSuffix(dir, "/") + "/" + e.Name
+		if nothingThere(e.Err) {
 			continue
 		}
-		if err != nil {
-			c.s.Blind(path, err)
+		if e.Err != nil {
+			c.s.Blind(path, e.Err)
 			continue
 		}
-		id, ok := idOf(st)
-		if !ok || id.Kind != KindFile || id == c.t.ID || st.Size == 0 {
+		id, ok := idOf(e.Stat)
+		if !ok || id.Kind != KindFile || id == c.t.ID || e.Stat.Size == 0 {
 			continue
 		}
 		img := c.images[id]
@@ -76,24 +79,26 @@ func (c *chainLook) readHeaders() int {
 	for range min(readers, len(c.order)) {
 		wg.Go(func() {
 			for {
-				i := int(next.Add(1)) - 1
-				if i >= len(c.order) || c.ctx.Err() != nil {
+				end := int(next.Add(inOneGo))
+				if end-inOneGo >= len(c.order) || c.ctx.Err() != nil {
 					return
 				}
-				img := c.order[i]
-				err := c.readHeader(img)
-				switch {
-				case errors.Is(err, fs.ErrNotExist): // removed since the listing
-				case errors.Is(err, errOurs):
-					skipped.Add(1)
-				case err != nil:
-					f := blind(chain{}.Name(), img.path, err)
-					f.Detail = "could not look at what image " + quote(img.path) + " stands on: " + reason(err).Error()
-					mu.Lock()
-					unread = append(unread, f)
-					mu.Unlock()
-				default:
-					done.Add(1)
+				now := c.inHand()
+				for _, img := range c.order[end-inOneGo : min(end, len(c.order))] {
+					err := c.readHeader(img, now)
+					switch {
+					case errors.Is(err, fs.ErrNotExist): // removed since the listing
+					case errors.Is(err, errOurs):
+						skipped.Add(1)
+					case err != nil:
+						f := blind(chain{}.Name(), img.path, err)
+						f.Detail = "could not look at what image " + quote(img.path) + " stands on: " + reason(err).Error()
+						mu.Lock()
+						unread = append(unread, f)
+						mu.Unlock()
+					default:
+						done.Add(1)
+					}
 				}
 			}
 		})
@@ -110,18 +115,38 @@ func (c *chainLook) readHeaders() int {
 // errOurs says of a file that imgward writes to it now.
 var errOurs = errors.New("imgward writes to it")
 
+// inHand says which files somebody has in hand, so that they are not to be opened.
+type inHand struct {
+	locks   []lock
+	err     error // why there are no locks
+	written []ID  // the files that an imgward writes to
+}
+
+func (c *chainLook) inHand() inHand {
+	var h inHand
+	names, _ := c.host.FS.ReadDir(marksDir(c.host)) // the collector of marks says what cannot be read
+	for _, name := range names {
+		m, err := readMark(c.host, marksDir(c.host)+"/"+name)
+		if err == nil && m.Boot == bootID(c.host) && running(c.host, m.PID, m.Start) {
+			h.written = append(h.written, m.Numbers)
+		}
+	}
+	h.locks, h.err = readLocks(c.host)
+	return h
+}
+
 // readHeader reads what an image names. It opens the file for a moment, unless
 // somebody has a lease on it, which opening would break, or imgward writes to it.
 // A lease that is taken only to ask for it, and a gate without a record yet, are
 // something else a moment later.
-func (c *chainLook) readHeader(img *imageFile) error {
+func (c *chainLook) readHeader(img *imageFile, now inHand) error {
 	for i := 0; ; i++ {
-		if c.written(img.id) {
+		if slices.Contains(now.written, img.id) {
 			return errOurs
 		}
-		holder, err := leaseHolder(c.host, img.id.Dev, img.id.Ino)
+		holder, err := leaseIn(now.locks, img.id.Dev, img.id.Ino), now.err
 		switch {
-		case err != nil:
+		case holder == "" && err != nil:
 			err = errors.New("/proc/locks: " + reason(err).Error()) // that this is missing does not mean that the image is
 		case holder == "":
 			err = c.readNow(img)
@@ -135,6 +160,7 @@ func (c *chainLook) readHeader(img *imageFile) error {
 		if !shut || !c.host.again(c.ctx, i) {
 			return err
 		}
+		now = c.inHand()
 	}
 }
 
@@ -149,17 +175,4 @@ func (c *chainLook) readNow(img *imageFile) error {
 		img.id = id // another file may have got the name since the listing
 	}
 	return errors.Join(err, content.Close())
-}
-
-// written reports whether an imgward writes to the file, by its record of this
-// boot.
-func (c *chainLook) written(id ID) bool {
-	names, _ := c.host.FS.ReadDir(marksDir(c.host)) // the collector of marks says what cannot be read
-	for _, name := range names {
-		m, err := readMark(c.host, marksDir(c.host)+"/"+name)
-		if err == nil && m.Numbers == id && m.Boot == bootID(c.host) && running(c.host, m.PID, m.Start) {
-			return true
-		}
-	}
-	return false
 }

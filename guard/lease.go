@@ -99,10 +99,18 @@ func shutFinding(t *Target) Finding {
 // with these numbers, or "" if nobody does.
 func leaseHolder(host *Host, dev, ino uint64) (pid string, err error) {
 	table, err := readLocks(host)
-	for _, l := range table {
-		if l.lease() && l.on(dev, ino) {
-			return l.pid, nil
-		}
+	if pid := leaseIn(table, dev, ino); pid != "" {
+		return pid, nil
 	}
 	return "", err
+}
+
+// leaseIn is leaseHolder by a table of locks.
+func leaseIn(table []lock, dev, ino uint64) (pid string) {
+	for _, l := range table {
+		if l.lease() && l.on(dev, ino) {
+			return l.pid
+		}
+	}
+	return ""
 }

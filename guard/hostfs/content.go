@@ -72,18 +72,23 @@ func (c *Content) Close() error {
 }
 
 func liveContent(name string) (*Content, error) {
-	h, err := liveOpen(name)
+	pin, err := openFd(name, unix.O_PATH)
 	if err != nil {
 		return nil, err
 	}
-	defer h.file.Close()
-	if !h.Stat.hasContent() {
+	defer unix.Close(pin)
+	st, err := statAt(pin, "")
+	if err != nil {
+		return nil, err
+	}
+	if !st.hasContent() {
 		return nil, syscall.EINVAL
 	}
 	// O_NONBLOCK: somebody's lease must not hold us, nor an empty drive.
-	fd, err := openFd(h.Name(), unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOATIME)
+	pinned := fdName(pin)
+	fd, err := openFd(pinned, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOATIME)
 	if err == unix.EPERM { // not the owner (O_NOATIME in open(2))
-		fd, err = openFd(h.Name(), unix.O_RDONLY|unix.O_NONBLOCK)
+		fd, err = openFd(pinned, unix.O_RDONLY|unix.O_NONBLOCK)
 	}
 	if err != nil {
 		return nil, err

@@ -22,8 +22,11 @@ func (h *Handle) Name() string {
 	if h.file == nil {
 		return h.Real
 	}
-	return "/proc/self/fd/" + strconv.Itoa(h.Fd())
+	return fdName(h.Fd())
 }
+
+// fdName is the name under which proc_pid_fd(5) has a descriptor of ours.
+func fdName(fd int) string { return "/proc/self/fd/" + strconv.Itoa(fd) }
 
 // Fd is the descriptor, which stays the handle's, or -1 where there is none.
 func (h *Handle) Fd() int {
