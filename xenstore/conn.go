@@ -26,6 +26,8 @@ type Conn struct {
 	limit time.Duration
 	trace *tracer
 
+	batch bool // the transport takes several messages with one Write
+
 	out  chan []byte   // whole messages, to the writer
 	dead chan struct{} // closed when cause is set
 	once sync.Once     // guards the death
@@ -56,13 +58,17 @@ type Stats struct {
 type call struct {
 	id    uint32
 	op    op
-	reply chan reply // one place, so that the reader never blocks; sent to at most once
+	index int // among the calls that share a channel
+	// reply has a place for each call that shares it, so that the reader never
+	// blocks. Each call is answered at most once.
+	reply chan reply
 }
 
 // A reply is the daemon's answer to a call.
 type reply struct {
-	op   op
-	body []byte
+	op    op
+	index int // the call's
+	body  []byte
 }
 
 // NewConn returns a connection over a transport that is already open, and owns
@@ -82,6 +88,7 @@ func newConn(rwc io.ReadWriteCloser, cfg *Config) *Conn {
 		calls:   make(map[uint32]*call),
 		watches: make(map[string]*watch),
 	}
+	_, c.batch = rwc.(net.Conn)
 	c.tasks.Go(c.receive)
 	c.tasks.Go(c.transmit)
 	return c
@@ -112,8 +119,8 @@ func (c *Conn) die(cause error) {
 	})
 }
 
-// transmit passes messages to the transport, each with one Write, as the
-// kernel's device wants it.
+// transmit passes messages to the transport. The kernel's device wants one Write
+// for each.
 func (c *Conn) transmit() {
 	for {
 		select {
@@ -166,7 +173,7 @@ func (c *Conn) answer(h header, body []byte) {
 	}
 	c.mu.Unlock()
 	if cl != nil {
-		cl.reply <- reply{op: h.op, body: body}
+		cl.reply <- reply{op: h.op, index: cl.index, body: body}
 	}
 }
 
@@ -181,8 +188,9 @@ func (c *Conn) oldest(o op) *call {
 	return found
 }
 
-// newCall reserves an id. Ids are never 0, which is that of events.
-func (c *Conn) newCall(o op) *call {
+// expect gives a call an id and waits for its reply from then on. Ids are never 0,
+// which is that of events. A call has no id before.
+func (c *Conn) expect(cl *call) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for {
@@ -191,9 +199,8 @@ func (c *Conn) newCall(o op) *call {
 			break
 		}
 	}
-	cl := &call{id: c.lastID, op: o, reply: make(chan reply, 1)}
+	cl.id = c.lastID
 	c.calls[cl.id] = cl
-	return cl
 }
 
 // forget gives up a call; its reply will count as late.
@@ -209,33 +216,43 @@ func (c *Conn) start(ctx context.Context, p *patience, o op, parts ...string) (*
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	cl := c.newCall(o)
+	cl := &call{op: o, reply: make(chan reply, 1)}
+	c.expect(cl)
 	msg, err := appendMessage(nil, header{op: o, id: cl.id}, parts...)
 	if err == nil {
-		p.reset()
-		select {
-		case c.out <- msg:
-			return cl, nil
-		case <-ctx.Done():
-			err = ctx.Err()
-		case <-p.spent():
-			err = p.err()
-		case <-c.dead:
-			err = c.cause
-		}
+		_, _, err = c.step(ctx, p, msg, nil)
 	}
-	c.forget(cl)
-	return nil, err
+	if err != nil {
+		c.forget(cl)
+		return nil, err
+	}
+	return cl, nil
 }
 
 // wait returns the reply to cl, or why there will be none. In both cases cl is
 // done with.
 func (c *Conn) wait(ctx context.Context, p *patience, cl *call) (reply, error) {
+	r, _, err := c.step(ctx, p, nil, cl.reply)
+	if err != nil {
+		c.forget(cl)
+	}
+	return r, err
+}
+
+// step hands whole messages to the writer, if there are any, or takes the next
+// reply to any of the calls that share a channel, whichever can be done first. The
+// error is why neither will be.
+func (c *Conn) step(ctx context.Context, p *patience, msgs []byte, replies <-chan reply) (r reply, replied bool, err error) {
 	p.reset()
-	var err error
+	out := c.out
+	if len(msgs) == 0 {
+		out = nil
+	}
 	select {
-	case r := <-cl.reply:
-		return r, nil
+	case out <- msgs:
+		return reply{}, false, nil
+	case r := <-replies:
+		return r, true, nil
 	case <-ctx.Done():
 		err = ctx.Err()
 	case <-p.spent():
@@ -243,13 +260,12 @@ func (c *Conn) wait(ctx context.Context, p *patience, cl *call) (reply, error) {
 	case <-c.dead:
 		err = c.cause
 	}
-	c.forget(cl)
 	// What the reader handed over before it stopped still counts.
 	select {
-	case r := <-cl.reply:
-		return r, nil
+	case r := <-replies:
+		return r, true, nil
 	default:
-		return reply{}, err
+		return reply{}, false, err
 	}
 }
 

@@ -3,6 +3,7 @@ package xenstore
 import (
 	"context"
 	"errors"
+	"slices"
 	"syscall"
 )
 
@@ -87,54 +88,71 @@ func (c *Conn) ListAll(ctx context.Context, paths []string) ([]Listing, error) {
 	return ls, nil
 }
 
-// each makes a request of kind o for every path and calls got, in the order of
-// paths, with the payload of the reply or the error that stands for it. A path
-// that no daemon would take is not sent. The error that each returns ends all.
+// each makes a request of kind o for every path and calls got, once for each path
+// and in the order of the replies, with the payload of the reply or the error that
+// stands for it. A path that no daemon would take is not sent. The error that each
+// returns ends all.
 func (c *Conn) each(ctx context.Context, o op, paths []string, got func(i int, body []byte, err error)) error {
 	p := c.patience(ctx)
 	defer p.stop()
-	calls := make([]*call, len(paths)) // those under way
+	replies := make(chan reply, maxInFlight)
+	calls := make([]call, len(paths)) // those under way have an id
 	defer func() {
-		for _, cl := range calls {
-			if cl != nil {
-				c.forget(cl)
+		for i := range calls {
+			if calls[i].id != 0 {
+				c.forget(&calls[i])
 			}
 		}
 	}()
-	finish := func(i int) error {
-		cl := calls[i]
-		if cl == nil {
-			got(i, nil, checkPath(paths[i]))
+	stop := func(err error) error {
+		first := slices.IndexFunc(calls, func(cl call) bool { return cl.id != 0 })
+		return failure(o, paths[max(0, first)], err)
+	}
+	var msgs []byte // for the writer
+	for made, flying := 0, 0; ; {
+		for room := c.room(flying, msgs); room > 0 && made < len(paths); made++ {
+			if err := checkPath(paths[made]); err != nil {
+				got(made, nil, err)
+				continue
+			}
+			calls[made] = call{op: o, index: made, reply: replies}
+			c.expect(&calls[made])
+			var err error
+			if msgs, err = appendMessage(msgs, header{op: o, id: calls[made].id}, paths[made]); err != nil {
+				return stop(err)
+			}
+			flying, room = flying+1, room-1
+		}
+		if flying == 0 {
 			return nil
 		}
-		calls[i] = nil
-		r, err := c.wait(ctx, p, cl)
-		if err != nil {
-			return failure(o, paths[i], err)
+		if err := ctx.Err(); err != nil {
+			return stop(err)
 		}
-		body, err := r.payload(o)
-		got(i, body, err)
-		return nil
-	}
-	for i, path := range paths {
-		if i >= maxInFlight {
-			if err := finish(i - maxInFlight); err != nil {
-				return err
-			}
-		}
-		if checkPath(path) != nil {
-			continue
-		}
-		cl, err := c.start(ctx, p, o, path)
-		if err != nil {
-			return failure(o, path, err)
-		}
-		calls[i] = cl
-	}
-	for i := max(0, len(paths)-maxInFlight); i < len(paths); i++ {
-		if err := finish(i); err != nil {
-			return err
+		r, replied, err := c.step(ctx, p, msgs, replies)
+		switch {
+		case err != nil:
+			return stop(err)
+		case !replied:
+			msgs = nil
+		default:
+			calls[r.index].id = 0
+			flying--
+			body, err := r.payload(o)
+			got(r.index, body, err)
 		}
 	}
-	return nil
+}
+
+// room is how many requests more to send in one go, when so many are under way
+// and msgs wait for the writer: where the transport takes several at once, half of
+// those that may be under way.
+func (c *Conn) room(flying int, msgs []byte) int {
+	switch {
+	case len(msgs) > 0 || c.batch && flying > maxInFlight/2:
+		return 0
+	case c.batch:
+		return maxInFlight - flying
+	}
+	return min(1, maxInFlight-flying)
 }

@@ -23,13 +23,16 @@ func newTracer(w io.Writer) *tracer {
 	return &tracer{w: w}
 }
 
-// sent writes a message that appendMessage made.
-func (t *tracer) sent(msg []byte) {
-	if t == nil {
-		return
-	}
-	if h, err := parseHeader([headerSize]byte(msg)); err == nil {
-		t.line('>', h, msg[headerSize:])
+// sent writes messages that appendMessage made.
+func (t *tracer) sent(msgs []byte) {
+	for t != nil && len(msgs) > 0 {
+		h, err := parseHeader([headerSize]byte(msgs))
+		if err != nil {
+			return
+		}
+		end := headerSize + int(h.size)
+		t.line('>', h, msgs[headerSize:end])
+		msgs = msgs[end:]
 	}
 }
 
