@@ -27,54 +27,55 @@ const (
 	hotplugLimit = time.Second
 )
 
-// claimLocker has Xen itself refuse the target: it claims a device, and every
-// device that shares bytes with it, because Xen compares numbers (see package
-// xenstore). It does so under the lock of Xen's hotplug scripts, so that a domain
-// either finds the claim or has written its own device number before it. Who was
-// in the middle of starting all the same shows in the second look, with the
-// "params" of its node.
+// hotplugDir is the directory of the locks of Xen's hotplug scripts.
+const hotplugDir = "/var/run/xen-hotplug"
+
+// claimed are the claims that were made for a target.
+type claimed struct {
+	made     []xenstore.Claim
+	refusing bool // nobody came at the same time as they: Xen refuses who comes
+}
+
+// claimDevice has Xen itself refuse the target: it claims a device, and every device
+// that shares bytes with it, because Xen compares numbers (see package xenstore).
+// It does so under the lock of Xen's hotplug scripts, so that a domain either
+// finds the claim or has written its own device number before it. Who was in the
+// middle of starting all the same shows in a look behind the claim, with the
+// "params" of its node. The error says why there is no claim; there is neither on
+// a host without Xen.
 //
 // The claims are withdrawn when the target is whole, or was not written to. In
 // between they stay: half an image must not boot. They do not keep out a domain
 // whose disk is served by QEMU or attached by a script other than "block", and
 // image files cannot be claimed.
-type claimLocker struct {
-	hotplug string // the directory of the scripts' locks
-}
-
-func (claimLocker) Name() string { return "claim" }
-
-// Lock implements [Locker].
-func (l claimLocker) Lock(ctx context.Context, host *Host, t *Target) (func(context.Context) error, error) {
+func claimDevice(ctx context.Context, host *Host, t *Target) error {
 	if t.ID.Kind != KindBlock {
-		return nil, nil
+		return nil
 	}
 	if host.Claims == nil {
-		t.held.unclaimed = host.StoreErr // nil where there is no Xen
-		return nil, host.StoreErr
+		return host.StoreErr
 	}
-	t.held.unclaimed = claiming(ctx, host, func(ctx context.Context) (err error) {
-		defer l.hold(ctx)()
-		t.held.claims, err = claimAll(ctx, host, t)
+	return claiming(ctx, host, func(ctx context.Context) error {
+		defer holdScripts(ctx, hotplugDir)()
+		made, err := claimAll(ctx, host, t)
+		if err == nil {
+			t.held.claims.Store(&claimed{made: made})
+		}
 		return err
 	})
-	if t.held.unclaimed != nil {
-		return nil, t.held.unclaimed
-	}
-	return func(ctx context.Context) error { return withdraw(ctx, host, t) }, nil
 }
 
-// hold takes the scripts' lock. Without it the second look has to find who came
-// at the same time, and does; so a lock that is not to be had is waited for a
-// little, and where there is no directory no script has run since the host
-// started.
-func (l claimLocker) hold(ctx context.Context) (release func()) {
-	if _, err := os.Stat(l.hotplug); err != nil {
+// holdScripts takes the scripts' lock. Without it the look behind the claim has to
+// find who came at the same time, and does; so a lock that is not to be had is
+// waited for a little, and where there is no directory no script has run since
+// the host started.
+func holdScripts(ctx context.Context, dir string) (release func()) {
+	if _, err := os.Stat(dir); err != nil {
 		return func() {}
 	}
 	ctx, stop := context.WithTimeout(ctx, hotplugLimit)
 	defer stop()
-	release, err := lockFile(ctx, filepath.Join(l.hotplug, "block"))
+	release, err := lockFile(ctx, filepath.Join(dir, "block"))
 	if err != nil {
 		return func() {}
 	}
@@ -133,18 +134,19 @@ func (t *Target) overlapping() []uint64 {
 	return devs
 }
 
-// withdraw removes our claims, unless the target is incomplete. When it was made
-// whole, the claims of those who left it incomplete before us go with them.
-func withdraw(ctx context.Context, host *Host, t *Target) error {
+// withdraw removes our claims, if we made any. When the target was made whole, the
+// claims of those who left it incomplete before us go with them.
+func withdraw(ctx context.Context, host *Host, t *Target, whole bool) error {
 	h := t.held
-	if h.begun && !h.whole {
+	ours := h.claims.Swap(nil)
+	if ours == nil {
 		return nil
 	}
 	err := claiming(ctx, host, func(ctx context.Context) error {
 		there, err := readClaims(ctx, host.Store)
 		sure := err == nil
 		for _, c := range there {
-			if slices.Contains(h.claims, c.Claim) || sure && h.whole && c.Target == t.ID.Rdev && !c.lives(host) {
+			if slices.Contains(ours.made, c.Claim) || sure && whole && c.Target == t.ID.Rdev && !c.lives(host) {
 				err = errors.Join(err, host.Claims.Unclaim(ctx, c.ID))
 			}
 		}
@@ -154,7 +156,7 @@ func withdraw(ctx context.Context, host *Host, t *Target) error {
 		return nil
 	}
 	err = fmt.Errorf("withdraw the claim in xenstore, by which Xen refuses %s to every domain (%q does it): %w", quote(t.Path), "imgward release "+shellWord(t.Path), err)
-	if !h.whole && h.notice != nil {
+	if !whole && h.notice != nil {
 		// What else is to be said may hide it, as a refusal does.
 		h.notice(Finding{Code: ClaimLeft, Relation: Same, Subject: "imgward", Key: "claim", Detail: "could not " + err.Error(), Source: "xenstore"})
 		return nil

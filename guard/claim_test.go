@@ -24,8 +24,8 @@ import (
 
 const claimsAt = "/local/domain/0/backend/vbd/32760"
 
-// claimed sets up a claim as an imgward makes it, with some keys changed.
-func claimed(s *xenstoretest.Server, id string, keys ...string) {
+// setClaim sets up a claim as an imgward makes it, with some keys changed.
+func setClaim(s *xenstoretest.Server, id string, keys ...string) {
 	set(s, "/local/domain/32760", "vm=/vm/imgward")
 	set(s, claimsAt+"/"+id, append([]string{
 		"imgward/target=fd:0", "imgward/pid=60", "imgward/start=4711", "imgward/boot-id=boot-1", "imgward/operation=overwrite",
@@ -48,56 +48,56 @@ func TestClaimsOfOthers(t *testing.T) {
 		want   []string
 	}{
 		{"none", func(h host) {}, "/dev/dm-0", nil},
-		{"writing", func(h host) { live(h); claimed(h.Server, "1") }, "/dev/dm-0", []string{"self.writing same imgward.60"}},
-		{"writing to what stands on it", func(h host) { live(h); claimed(h.Server, "1") }, "/dev/sdb", []string{"self.writing above imgward.60"}},
+		{"writing", func(h host) { live(h); setClaim(h.Server, "1") }, "/dev/dm-0", []string{"self.writing same imgward.60"}},
+		{"writing to what stands on it", func(h host) { live(h); setClaim(h.Server, "1") }, "/dev/sdb", []string{"self.writing above imgward.60"}},
 		{"with several claims", func(h host) {
 			live(h)
-			claimed(h.Server, "1")
-			claimed(h.Server, "2", "physical-device=8:10")
+			setClaim(h.Server, "1")
+			setClaim(h.Server, "2", "physical-device=8:10")
 		}, "/dev/dm-0", []string{"self.writing same imgward.60"}},
 		{"writing to another volume of the disk", func(h host) {
 			live(h)
-			claimed(h.Server, "1", "imgward/target=fd:1", "physical-device=fd:1")
-			claimed(h.Server, "2", "imgward/target=fd:1", "physical-device=8:10")
+			setClaim(h.Server, "1", "imgward/target=fd:1", "physical-device=fd:1")
+			setClaim(h.Server, "2", "imgward/target=fd:1", "physical-device=8:10")
 		}, "/dev/dm-0", nil},
-		{"ended", func(h host) { claimed(h.Server, "1") }, "/dev/dm-0", []string{"claim.left same imgward.60"}},
+		{"ended", func(h host) { setClaim(h.Server, "1") }, "/dev/dm-0", []string{"claim.left same imgward.60"}},
 		{"ended, and its number is another's", func(h host) {
 			live(h)
-			claimed(h.Server, "1", "imgward/start=4710")
+			setClaim(h.Server, "1", "imgward/start=4710")
 		}, "/dev/dm-0", []string{"claim.left same imgward.60"}},
 		{"of another boot", func(h host) {
 			live(h)
-			claimed(h.Server, "1", "imgward/boot-id=boot-0")
+			setClaim(h.Server, "1", "imgward/boot-id=boot-0")
 		}, "/dev/dm-0", []string{"claim.left same imgward.60"}},
 		{"of a boot that cannot be told", func(h host) {
 			live(h)
 			h.fs.SetErr("/proc/sys/kernel/random/boot_id", syscall.EACCES)
-			claimed(h.Server, "1", "imgward/boot-id=boot-0")
+			setClaim(h.Server, "1", "imgward/boot-id=boot-0")
 		}, "/dev/dm-0", []string{"self.writing same imgward.60"}},
 		{"of a process that cannot be read", func(h host) {
 			h.fs.SetErr("/proc/60/stat", syscall.EACCES)
-			claimed(h.Server, "1")
+			setClaim(h.Server, "1")
 		}, "/dev/dm-0", []string{"self.writing same imgward.60"}},
 		{"ended, and what it wrote to is there no more", func(h host) {
-			claimed(h.Server, "1", "imgward/target=fd:9", "physical-device=8:10")
+			setClaim(h.Server, "1", "imgward/target=fd:9", "physical-device=8:10")
 		}, "/dev/sdb", []string{"claim.left same imgward.60"}},
 		{"ended, of another volume of the disk", func(h host) {
-			claimed(h.Server, "1", "imgward/target=fd:1", "physical-device=8:10")
+			setClaim(h.Server, "1", "imgward/target=fd:1", "physical-device=8:10")
 		}, "/dev/sdb", []string{"claim.left above imgward.60"}},
 		{"cut short before it counted", func(h host) {
-			claimed(h.Server, "1")
+			setClaim(h.Server, "1")
 			h.Remove(claimsAt + "/1/physical-device")
 		}, "/dev/dm-0", nil},
 		{"a node that is no claim", func(h host) {
-			claimed(h.Server, "1")
+			setClaim(h.Server, "1")
 			h.Remove(claimsAt + "/1/imgward")
 		}, "/dev/dm-0", []string{"xen.vbd.stale same domain.32760"}},
 		{"a claim by whom cannot be read", func(h host) {
-			claimed(h.Server, "1")
+			setClaim(h.Server, "1")
 			h.Deny(claimsAt+"/1/imgward/pid", "EACCES")
 		}, "/dev/dm-0", []string{"blind.xen unrelated " + claimsAt + "/1/imgward/pid", "xen.vbd.stale same domain.32760"}},
 		{"claims that cannot be listed", func(h host) {
-			claimed(h.Server, "1")
+			setClaim(h.Server, "1")
 			h.Deny(claimsAt, "EACCES")
 		}, "/dev/dm-0", []string{"blind.xen unrelated " + claimsAt}},
 		{"another kind of device of that number", func(h host) {
@@ -137,12 +137,13 @@ func TestOwnClaims(t *testing.T) {
 		build func(s *xenstoretest.Server)
 		want  []string
 	}{
-		{"there", func(s *xenstoretest.Server) { claimed(s, "1") }, nil},
+		{"there", func(s *xenstoretest.Server) { setClaim(s, "1") }, nil},
 		{"gone", func(s *xenstoretest.Server) {}, []string{"blind.xen unrelated xenstore"}},
-		{"somebody else's", func(s *xenstoretest.Server) { claimed(s, "1", "imgward/start=1") },
+		{"somebody else's", func(s *xenstoretest.Server) { setClaim(s, "1", "imgward/start=1") },
 			[]string{"blind.xen unrelated xenstore", "claim.left same imgward.60"}},
-		{"on another device", func(s *xenstoretest.Server) { claimed(s, "1", "physical-device=fd:1") },
-			[]string{"blind.xen unrelated xenstore", "self.writing same imgward.60"}},
+		{"on another device", func(s *xenstoretest.Server) { setClaim(s, "1", "physical-device=fd:1") }, []string{"blind.xen unrelated xenstore"}},
+		{"just being made", func(s *xenstoretest.Server) { setClaim(s, "1"); setClaim(s, "2", "physical-device=8:10") }, nil},
+		{"another target's", func(s *xenstoretest.Server) { setClaim(s, "1"); setClaim(s, "2", "imgward/target=8:1") }, []string{"self.writing below imgward.60"}},
 	} {
 		m := newMachine()
 		s := xenHost(t, m)
@@ -151,7 +152,9 @@ func TestOwnClaims(t *testing.T) {
 		m.mapper("dm-0", "253:0", "vg0-a", "0 100 linear 8:1 0\n", "sda1")
 		tt.build(s)
 		t.Log(tt.name)
-		wantFound(t, m.collectHeld(t, xen{}, "/dev/dm-0", &held{claims: []xenstore.Claim{ours}}), tt.want...)
+		h := &held{pid: 60}
+		h.claims.Store(&claimed{made: []xenstore.Claim{ours}})
+		wantFound(t, m.collectHeld(t, xen{}, "/dev/dm-0", h), tt.want...)
 	}
 }
 
@@ -256,26 +259,26 @@ func (h *claimHost) write(work func(ctx context.Context, p *Permit) error) error
 func TestClaimsWhileWriting(t *testing.T) {
 	fault := errors.New("write: fault")
 	for _, tt := range []struct {
-		name string
-		work func(h *claimHost, p *Permit) error
-		left int
+		name  string
+		opens bool
+		work  func(h *claimHost, p *Permit) error
+		left  int
 	}{
-		{"whole", func(h *claimHost, p *Permit) error { return h.fill(h.want)(h.Context(), p) }, 0},
-		{"nothing was to be done", func(h *claimHost, p *Permit) error { return nil }, 0},
-		{"failed before the first byte", func(h *claimHost, p *Permit) error { return fault }, 0},
-		{"untouched", func(h *claimHost, p *Permit) error {
-			_, err := p.File()
-			p.Untouched()
-			return errors.Join(err, fault)
-		}, 0},
-		{"failed in the middle", func(h *claimHost, p *Permit) error {
-			_, err := p.File()
-			return errors.Join(err, fault)
-		}, 1},
+		{"whole", true, func(h *claimHost, p *Permit) error { return h.fill(h.want)(h.Context(), p) }, 0},
+		{"nothing was to be done", false, func(h *claimHost, p *Permit) error { return nil }, 0},
+		{"failed before the first byte", false, func(h *claimHost, p *Permit) error { return fault }, 0},
+		{"untouched", true, func(h *claimHost, p *Permit) error { p.Untouched(); return fault }, 0},
+		{"failed in the middle", true, func(h *claimHost, p *Permit) error { return fault }, 1},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			h := newClaimHost(t)
 			err := h.write(func(_ context.Context, p *Permit) error {
+				if h.wantClaims(0); !tt.opens {
+					return tt.work(h, p)
+				}
+				if _, err := p.File(); err != nil {
+					return err
+				}
 				cs := h.claims()
 				if len(cs) != 1 || cs[0].broken != nil || cs[0].PID != os.Getpid() || cs[0].Operation != "overwrite" || !cs[0].lives(h.guard.Host) {
 					t.Errorf("while it is written: %+v", cs)
@@ -392,17 +395,17 @@ func TestReleaseOthers(t *testing.T) {
 		}
 	}
 	target.Close()
-	claimed(h.Server, "3", "imgward/target="+another, "physical-device="+another)
-	claimed(h.Server, "4", "imgward/target="+another, "physical-device="+dev)
-	claimed(h.Server, "5", "imgward/target="+dev, "physical-device="+dev)
-	claimed(h.Server, "6", "imgward/target="+dev)
+	setClaim(h.Server, "3", "imgward/target="+another, "physical-device="+another)
+	setClaim(h.Server, "4", "imgward/target="+another, "physical-device="+dev)
+	setClaim(h.Server, "5", "imgward/target="+dev, "physical-device="+dev)
+	setClaim(h.Server, "6", "imgward/target="+dev)
 	h.Remove(claimsAt + "/6/physical-device")
-	claimed(h.Server, "7", "imgward/target=fff:ff", "physical-device="+dev)
+	setClaim(h.Server, "7", "imgward/target=fff:ff", "physical-device="+dev)
 	start, err := startTime(h.guard.Host, "1")
 	if err != nil {
 		t.Fatal(err)
 	}
-	claimed(h.Server, "8", "imgward/target="+dev, "physical-device="+dev, "imgward/pid=1", "imgward/start="+start, "imgward/boot-id="+bootID(h.guard.Host))
+	setClaim(h.Server, "8", "imgward/target="+dev, "physical-device="+dev, "imgward/pid=1", "imgward/start="+start, "imgward/boot-id="+bootID(h.guard.Host))
 	if r, err := Release(t.Context(), h.guard.Host, h.dev); err == nil || len(r.Withdrawn) > 0 || !strings.Contains(err.Error(), "process 1") {
 		t.Errorf("%+v, %v", r, err)
 	}
@@ -419,23 +422,24 @@ func TestReleaseOthers(t *testing.T) {
 	}
 }
 
-// A domain that comes between the claim and the second look is found by its
-// node's params alone, and the claim is withdrawn.
+// A domain that comes at the same time as the claim is found by its node's params
+// alone, and the claim is withdrawn.
 func TestDomainComesWithClaim(t *testing.T) {
 	for _, key := range []string{"params", "physical-device"} {
 		h := newClaimHost(t)
 		value := map[string]string{"params": h.dev, "physical-device": h.device()}[key]
 		h.Hook(func(r xenstoretest.Request) xenstoretest.Reply {
 			if r.Op == "WRITE" && strings.HasSuffix(r.Path, "/physical-device") {
-				set(h.Server, vbd7, key+"="+value, "mode=w", "state=1")
+				set(h.Server, vbd7, key+"="+value, "mode=w", "state=1", "script=/etc/xen/scripts/block")
 			}
 			return xenstoretest.Reply{}
 		})
 		var refused *RefusedError
-		if err := h.write(unexpected); !errors.As(err, &refused) || !slices.Contains(refused.Verdict.Codes(), XenConnected) {
+		if err := h.write(h.fill(h.want)); !errors.As(err, &refused) || !slices.Contains(refused.Verdict.Codes(), XenConnected) {
 			t.Errorf("%s: %v", key, err)
 		}
 		h.wantClaims(0)
+		h.wantMarks(0)
 		h.wantContent(h.file, bytes.Repeat([]byte("old "), 1<<18))
 	}
 }
@@ -469,17 +473,15 @@ func TestDomainComesBehindClaim(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			h := newClaimHost(t)
 			h.guard.Watchers = []Watcher{xenWatcher{}}
-			if tt.name == "not claimed" {
-				h.guard.Lockers = slices.DeleteFunc(h.guard.Lockers, func(l Locker) bool { return l.Name() == "claim" })
-			}
+			h.guard.NoClaim = tt.name == "not claimed"
 			told := make(chan Finding, 100)
 			h.guard.Notice = func(f Finding) { told <- f }
 			err := h.write(func(ctx context.Context, p *Permit) error {
-				if f := <-told; f.Code != HoldInForce || strings.Contains(f.Detail, "claim") == (tt.name == "not claimed") {
-					t.Errorf("said %q", f.sentence())
-				}
 				if _, err := p.File(); err != nil {
 					return err
+				}
+				if f := <-told; f.Code != HoldInForce || strings.Contains(f.Detail, "claim") == (tt.name == "not claimed") {
+					t.Errorf("said %q", f.sentence())
 				}
 				tt.comes(h)
 				if tt.want != "" && tt.then == nil {
@@ -548,21 +550,17 @@ func TestUnclaimed(t *testing.T) {
 			h.guard.Policy.Override = []Override{{"blind.xen", "xenstore"}}
 		}, "nobody there"},
 		{"switched off", func(h *claimHost) {
-			h.guard.Lockers = slices.DeleteFunc(h.guard.Lockers, func(l Locker) bool { return l.Name() == "claim" })
+			h.guard.NoClaim = true
 			h.Deny("/local/domain/32760/vm", "EACCES")
 		}, ""},
-		{"no place for our lock", func(h *claimHost) {
-			h.put(h.dir+"/file", nil)
-			h.guard.Collectors = []Collector{xen{}}
-			h.guard.Host.State = h.dir + "/file/state"
-		}, "not a directory"},
 	} {
 		h := newClaimHost(t)
 		tt.build(h)
-		err := h.write(func(context.Context, *Permit) error { return nil })
-		if tt.name == "no place for our lock" {
-			err = nil // its records have no place either
-		}
+		err := h.write(func(_ context.Context, p *Permit) error {
+			_, err := p.File()
+			p.Untouched()
+			return err
+		})
 		if err != nil {
 			t.Errorf("%s: %v", tt.name, err)
 		}
@@ -585,7 +583,11 @@ func TestNotWithdrawn(t *testing.T) {
 	for name, work := range map[string]func(h *claimHost) func(context.Context, *Permit) error{
 		"whole": func(h *claimHost) func(context.Context, *Permit) error { return h.fill(h.want) },
 		"nothing written": func(h *claimHost) func(context.Context, *Permit) error {
-			return func(context.Context, *Permit) error { return nil }
+			return func(_ context.Context, p *Permit) error {
+				_, err := p.File()
+				p.Untouched()
+				return err
+			}
 		},
 	} {
 		h := newClaimHost(t)
@@ -625,10 +627,12 @@ func TestClaimsAtOnce(t *testing.T) {
 		m.mapper("dm-"+strconv.Itoa(i), "253:"+strconv.Itoa(i), "vg0-a", "0 100 linear 8:1 0\n", "sda1")
 		target := &Target{Path: "/dev/x", ID: dev, stack: &stack{}, held: &held{pid: 60}}
 		wg.Go(func() {
-			unlock, err := claimLocker{}.Lock(t.Context(), host, target)
+			err := claimDevice(t.Context(), host, target)
 			mu.Lock()
-			for _, c := range target.held.claims {
-				seen[c.ID]++
+			if c := target.held.claims.Load(); c != nil {
+				for _, c := range c.made {
+					seen[c.ID]++
+				}
 			}
 			if done++; done == 8 {
 				close(gate)
@@ -636,7 +640,7 @@ func TestClaimsAtOnce(t *testing.T) {
 			mu.Unlock()
 			<-gate
 			if err == nil {
-				err = unlock(t.Context())
+				err = withdraw(t.Context(), host, target, false)
 			}
 			if err != nil {
 				t.Error(err)
@@ -658,7 +662,6 @@ func TestClaimsAtOnce(t *testing.T) {
 func TestHotplugLock(t *testing.T) {
 	dir := t.TempDir()
 	name := filepath.Join(dir, "block")
-	l := claimLocker{hotplug: dir}
 	taken := func() bool {
 		f, err := os.OpenFile(name, os.O_RDWR, 0)
 		if err != nil {
@@ -667,7 +670,7 @@ func TestHotplugLock(t *testing.T) {
 		defer f.Close()
 		return errors.Is(unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB), unix.EWOULDBLOCK)
 	}
-	release := l.hold(t.Context())
+	release := holdScripts(t.Context(), dir)
 	if !taken() {
 		t.Error("the lock is not taken")
 	}
@@ -681,7 +684,7 @@ func TestHotplugLock(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	l.hold(ctx)()
+	holdScripts(ctx, dir)()
 	if !taken() {
 		t.Error("another's lock was taken away")
 	}
@@ -689,7 +692,7 @@ func TestHotplugLock(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 	theirs()
-	claimLocker{hotplug: dir + "/none"}.hold(t.Context())()
+	holdScripts(t.Context(), dir+"/none")()
 	if _, err := os.Stat(dir + "/none"); err == nil {
 		t.Error("the scripts' directory was made")
 	}

@@ -7,12 +7,11 @@ import (
 	"os"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
-
-	"imgward/xenstore"
 )
 
 // held is what we have of the target ourselves. The collectors of a later look
@@ -30,11 +29,8 @@ type held struct {
 	node        *nodeEvents // nil where there are none
 	rescan      *rescan     // compares with the look before the first byte; nil until then
 
-	operation string           // what we do to the target
-	claims    []xenstore.Claim // those that we made
-	unclaimed error            // why there are none
-	begun     bool             // a write began
-	whole     bool             // and the target is whole again
+	operation string                  // what we do to the target
+	claims    atomic.Pointer[claimed] // by which Xen refuses it; nil while there are none
 }
 
 func (h *held) fd() int { return int(h.file.Fd()) }
@@ -42,6 +38,13 @@ func (h *held) fd() int { return int(h.file.Fd()) }
 // is tells the descriptor that we hold of the target ourselves.
 func (h *held) is(pid, fd string) bool {
 	return h != nil && pid == strconv.Itoa(h.pid) && fd == strconv.Itoa(h.fd())
+}
+
+// tell tells the operator of what breaks nothing.
+func (h *held) tell(f Finding) {
+	if h.notice != nil {
+		h.notice(f)
+	}
 }
 
 // lease answers for the second look what hostfs.Lease answers for the first.
@@ -77,7 +80,7 @@ type Locker interface {
 // Lockers is the list of all lockers, in the order in which they lock. That the
 // working descriptor of a device is opened with O_EXCL comes before them all.
 func Lockers() []Locker {
-	return []Locker{flockLocker{}, nodeLocker{}, gateLocker{}, leaseLocker{}, byteLocker{}, claimLocker{hotplug: "/var/run/xen-hotplug"}}
+	return []Locker{flockLocker{}, nodeLocker{}, gateLocker{}, leaseLocker{}, byteLocker{}}
 }
 
 // flockLocker takes a lock on a device's node (flock(2)), which udev and

@@ -76,11 +76,11 @@ func TestNodeIsWatched(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			b, dev, told := noded(t)
 			err := b.guard.Write(t.Context(), dev, func(ctx context.Context, p *Permit) error {
-				if f := <-told; f.Code != HoldInForce || !strings.Contains(f.Detail, "noticed at once") {
-					t.Errorf("said %q", f.sentence())
-				}
 				if err := b.fill(bytes.Repeat([]byte("new!"), 4096))(ctx, p); err != nil {
 					return err
+				}
+				if f := <-told; f.Code != HoldInForce || !strings.Contains(f.Detail, "noticed at once") {
+					t.Errorf("said %q", f.sentence())
 				}
 				tt.comes(t, dev)
 				if tt.want == "" {

@@ -354,7 +354,7 @@ func (t *Target) inForce() Finding {
 		f.Source = "rescan"
 		if t.ID.Kind == KindBlock {
 			refused := "mounts and volumes are refused"
-			if len(t.held.claims) > 0 {
+			if t.held.claims.Load() != nil {
 				refused = "mounts, volumes and, by a claim in xenstore, domains are refused"
 			}
 			f.Detail = fmt.Sprintf("%s is open exclusively: %s, and who else came is looked at every %s", quote(t.Path), refused, rescanEvery)

@@ -24,6 +24,7 @@ type Guard struct {
 	Policy     Policy
 	Source     *Target  // what is copied onto the target; nil if nothing is
 	Command    []string // the operation as it was typed, for the record of an unfinished write
+	NoClaim    bool     // do not have Xen refuse a device while it is written
 
 	// Notice is told what is worth saying while work runs, and breaks nothing.
 	// It may be called from any goroutine, and must not open the target. nil
@@ -98,8 +99,11 @@ type Permit struct {
 	file   *os.File
 	mark   *Mark
 	held   *held
-	opened bool
-	clean  bool
+	hold   *Hold
+
+	noClaim bool
+	opened  bool
+	clean   bool
 }
 
 // Target is what the permit is for.
@@ -110,10 +114,11 @@ func (p *Permit) Target() *Target { return p.target }
 // will do.
 func (p *Permit) ReadAt(b []byte, off int64) (int, error) { return p.file.ReadAt(b, off) }
 
-// File records that a write begins and gives the descriptor to write with:
-// O_RDWR, exclusive for a device, O_DIRECT where the file system can, the same
-// inode or device that was examined. It belongs to Write and is closed by it. If
-// the record cannot be written, nothing may be.
+// File records that a write begins, claims a device and gives the descriptor to
+// write with: O_RDWR, exclusive for a device, O_DIRECT where the file system can,
+// the same inode or device that was examined. It belongs to Write and is closed by
+// it. If the record cannot be written, or somebody came before the claim was made,
+// nothing may be written.
 func (p *Permit) File() (*os.File, error) {
 	if p.opened {
 		return p.file, nil
@@ -121,9 +126,39 @@ func (p *Permit) File() (*os.File, error) {
 	if err := p.mark.write(); err != nil {
 		return nil, fmt.Errorf("record the beginning of the write: %w", errors.Join(err, p.mark.restore()))
 	}
-	p.opened, p.held.begun = true, true
+	if err := p.claim(); err != nil {
+		return nil, errors.Join(err, p.mark.restore())
+	}
+	p.opened = true
 	setDirect(p.file)
+	p.held.tell(p.target.inForce())
 	return p.file, nil
+}
+
+// claim claims the target, and looks who came before that was done. A claim that
+// cannot be made is told of and no error. It is made behind the record, and
+// withdrawn before it, so that whoever is killed leaves no claim without one.
+func (p *Permit) claim() error {
+	if p.noClaim {
+		return nil
+	}
+	ctx := p.hold.Context()
+	if err := claimDevice(ctx, p.host, p.target); err != nil {
+		p.held.tell(unclaimedFinding(err))
+		return nil
+	}
+	ours := p.held.claims.Load()
+	if ours == nil {
+		return nil
+	}
+	if f, broken := p.held.rescan.look(ctx, changing(xen{})); broken {
+		return errors.Join(brokenBy(f), withdraw(context.WithoutCancel(ctx), p.host, p.target, false))
+	}
+	if ctx.Err() != nil {
+		return errors.Join(context.Cause(ctx), withdraw(context.WithoutCancel(ctx), p.host, p.target, false))
+	}
+	p.held.claims.Store(&claimed{ours.made, true})
+	return nil
 }
 
 // Lasting reports whether the record of an unfinished write will still be found
@@ -218,7 +253,6 @@ func (g *Guard) Write(ctx context.Context, path string, work func(ctx context.Co
 	defer func() { err = errors.Join(err, file.Close()) }()
 	t.held = &held{pid: os.Getpid(), file: file, notice: g.Notice, operation: g.Policy.Operation.String(), readersOnly: slices.ContainsFunc(first.Findings, func(f Finding) bool { return f.Code == LeaseReaders })}
 
-	t.stack, t.foot = first.view.stack, first.view.foot
 	hold, found := newHold(ctx, g.Host, t, g.Lockers)
 	defer func() { err = errors.Join(err, hold.Release(context.WithoutCancel(ctx))) }()
 	second := g.look(hold.Context(), t)
@@ -229,19 +263,13 @@ func (g *Guard) Write(ctx context.Context, path string, work func(ctx context.Co
 	if err := g.judge(t, second).Err(); err != nil {
 		return err
 	}
-	if t.held.unclaimed != nil && g.Notice != nil {
-		g.Notice(unclaimedFinding(t.held.unclaimed))
-	}
-	p = &Permit{host: g.Host, target: second.view, file: file, held: t.held}
+	p = &Permit{host: g.Host, target: second.view, file: file, held: t.held, hold: hold, noClaim: g.NoClaim}
 	if p.mark, err = makeMark(ctx, g.Host, second.view, time.Now(), g.Command); err != nil {
 		return fmt.Errorf("record the beginning of the write: %w", err)
 	}
-	t.held.rescan = newRescan(g.Host, t, g.Policy, g.collectors(), second, g.Notice)
-	if g.Notice != nil {
-		g.Notice(t.inForce())
-	}
+	t.held.rescan = newRescan(g.Host, second.view, g.Policy, g.collectors(), second, g.Notice)
 	hold.watch(g.Host, t, g.Watchers)
-	err = p.finish(ctx, hold, work(hold.Context(), p))
+	err = p.finish(ctx, work(hold.Context(), p))
 	var broken *BrokenError
 	if (!p.opened || p.clean) && errors.As(err, &broken) {
 		// Nothing was written, so this is one more reason to refuse.
@@ -252,9 +280,9 @@ func (g *Guard) Write(ctx context.Context, path string, work func(ctx context.Co
 }
 
 // finish decides what became of the target.
-func (p *Permit) finish(ctx context.Context, hold *Hold, err error) error {
+func (p *Permit) finish(ctx context.Context, err error) error {
 	var broken *BrokenError
-	switch cause := context.Cause(hold.Context()); {
+	switch cause := context.Cause(p.hold.Context()); {
 	case cause == nil:
 	case err == nil, errors.Is(err, context.Canceled):
 		err = cause
@@ -265,21 +293,19 @@ func (p *Permit) finish(ctx context.Context, hold *Hold, err error) error {
 		return err
 	}
 	if p.clean {
-		restoring := p.mark.restore()
-		p.held.begun = restoring != nil
-		return errors.Join(err, restoring)
+		return errors.Join(err, withdraw(context.WithoutCancel(ctx), p.host, p.target, false), p.mark.restore())
 	}
 	if err == nil {
-		err = p.held.rescan.last(hold.Context())
+		err = p.held.rescan.last(p.hold.Context())
 	}
 	if err != nil {
 		return &IncompleteError{p.target.Path, err}
 	}
-	p.held.whole = true
+	withdrawing := withdraw(context.WithoutCancel(ctx), p.host, p.target, true)
 	if err := p.mark.remove(); err != nil {
-		return fmt.Errorf("the record that it is incomplete could not be removed: %w", err)
+		return errors.Join(withdrawing, fmt.Errorf("the record that it is incomplete could not be removed: %w", err))
 	}
-	return p.stillNamed(ctx)
+	return errors.Join(withdrawing, p.stillNamed(ctx))
 }
 
 // stillNamed resolves the target's name once more.

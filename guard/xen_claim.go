@@ -85,24 +85,30 @@ func (r *storeReader) claims(dirs []string) (others []string) {
 
 // judgeClaims reports the claims of other imgwards on the target. A target that is
 // written claims all that shares bytes with it, so that only what is written
-// counts, and each process once. Ours must be there as we made them.
+// counts, and each process once. Ours must be there as we made them, and are none
+// of these while we make or withdraw them.
 func (x *xenLook) judgeClaims(scan *storeScan) {
-	var ours []xenstore.Claim
+	var ours claimed
 	if x.t.held != nil {
-		ours = x.t.held.claims
+		if c := x.t.held.claims.Load(); c != nil {
+			ours = *c
+		}
 	}
-	for _, c := range ours {
+	for _, c := range ours.made {
 		if !slices.ContainsFunc(scan.claims, func(o storeClaim) bool { return o.Claim == c }) {
 			x.s.Blind("xenstore", errors.New("the claim that was just made is not there any more"))
 		}
 	}
 	said := map[xenstore.Claim]bool{}
 	for _, c := range scan.claims {
-		if c.broken != nil || slices.Contains(ours, c.Claim) {
+		if c.broken != nil || slices.Contains(ours.made, c.Claim) {
 			continue
 		}
 		rel := x.t.Relate(BlockID(c.Target))
 		live := c.lives(x.host)
+		if h := x.t.held; live && h != nil && !h.reading && c.PID == h.pid && BlockID(c.Target) == x.t.ID {
+			continue
+		}
 		if rel == Unrelated && !live && x.t.orphan(c) {
 			rel = Same
 		}
@@ -133,7 +139,11 @@ func (x *xenLook) judgeClaims(scan *storeScan) {
 // a device that it does not refuse.
 func (h *held) refuses(n node) bool {
 	_, opened := n.get("physical-device")
-	return h != nil && h.rescan != nil && len(h.claims) > 0 && n.kind == "vbd" && !opened && path.Base(n.keys["script"]) == "block"
+	if h == nil {
+		return false
+	}
+	ours := h.claims.Load()
+	return ours != nil && ours.refusing && n.kind == "vbd" && !opened && path.Base(n.keys["script"]) == "block"
 }
 
 // orphan reports whether the claim is on the target itself, for the sake of a

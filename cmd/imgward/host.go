@@ -6,7 +6,6 @@ import (
 	"io/fs"
 	"log/slog"
 	"path/filepath"
-	"slices"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -93,13 +92,9 @@ func (s *session) guard(op guard.Operation, source *guard.Target) *guard.Guard {
 		policy.Domain = "" // the assertion is about the target
 	}
 	policy.Operation = op
-	lockers := guard.Lockers()
-	if s.noClaim {
-		lockers = slices.DeleteFunc(lockers, func(l guard.Locker) bool { return l.Name() == "claim" })
-	}
 	return &guard.Guard{
-		Host: s.host, Collectors: guard.Collectors(), Lockers: lockers, Watchers: guard.Watchers(),
-		Policy: policy, Source: source, Command: s.command,
+		Host: s.host, Collectors: guard.Collectors(), Lockers: guard.Lockers(), Watchers: guard.Watchers(),
+		Policy: policy, Source: source, Command: s.command, NoClaim: s.noClaim,
 		Notice: func(f guard.Finding) { s.remark("note: %s", printable(f.Subject+" "+f.Detail)) },
 	}
 }
