@@ -29,30 +29,32 @@ func (e *confirmError) hints() []string {
 // confirm gets the operator's word that the target may be replaced and returns
 // the token that it is for. With a token on the command line it asks nothing:
 // the token is compared when the target is held. Without a terminal it never
-// asks.
-func (s *session) confirm(ctx context.Context, g *guard.Guard, t *guard.Target, v guard.Verdict, given, source string) (token string, err error) {
-	if given != "" {
+// asks, and it asks about one target at a time.
+func (s *session) confirm(ctx context.Context, g *guard.Guard, t *guard.Target, v guard.Verdict, given []string, source string) (tokens []string, err error) {
+	if len(given) > 0 {
 		return given, nil
 	}
-	token, err = g.Token(ctx, t)
+	token, err := g.Token(ctx, t)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	if !s.con.terminal || s.json || s.quiet {
-		return "", &confirmError{fmt.Sprintf("%s would be replaced, and nobody said that it may be", t), token}
+		return nil, &confirmError{fmt.Sprintf("%s would be replaced, and nobody said that it may be", t), token}
 	}
 	name := v.Domain()
 	if name == "" {
 		name = t.Base
 	}
+	s.asking.Lock()
+	defer s.asking.Unlock()
 	f, err := t.Open()
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	// What a library cannot make sense of is shown as that; it stops nothing.
 	contents, lookErr := probe.Look(f, t.Size)
 	if err := f.Close(); err != nil {
-		return "", err
+		return nil, err
 	}
 	fmt.Fprintf(s.con.err, "%s holds\n", printable(t.String()))
 	for _, line := range contents.Lines() {
@@ -64,12 +66,12 @@ func (s *session) confirm(ctx context.Context, g *guard.Guard, t *guard.Target, 
 	fmt.Fprintf(s.con.err, "and would be replaced by %s\ntype %q to go on: ", source, name)
 	answer, err := s.readLine(ctx)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	if answer != name {
-		return "", &confirmError{text: fmt.Sprintf("%q was typed, not %q", answer, name)}
+		return nil, &confirmError{text: fmt.Sprintf("%q was typed, not %q", answer, name)}
 	}
-	return token, nil
+	return []string{token}, nil
 }
 
 // readLine reads a line from the person at the terminal, until ctx ends.
@@ -95,16 +97,18 @@ func (s *session) readLine(ctx context.Context) (string, error) {
 }
 
 // confirmed compares the token that the operator agreed to with what is on the
-// target now that nobody else can get at it.
-func confirmed(p *guard.Permit, want string) error {
+// target now that nobody else can get at it. Of several targets each has its own.
+func confirmed(p *guard.Permit, want []string) error {
 	token, err := p.Token()
 	if err != nil {
 		return err
 	}
-	if token != strings.ToLower(want) {
-		return &confirmError{
-			fmt.Sprintf("the token %q is not that of %s: something else is on it than when you looked", want, p.Target()), token,
+	for _, w := range want {
+		if token == strings.ToLower(w) {
+			return nil
 		}
 	}
-	return nil
+	return &confirmError{
+		fmt.Sprintf("the token %q is not that of %s: something else is on it than when you looked", strings.Join(want, " "), p.Target()), token,
+	}
 }

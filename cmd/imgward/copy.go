@@ -11,7 +11,7 @@ import (
 
 func (u *ui) copyCommand() *cli.Command {
 	return &cli.Command{
-		Name: "copy", Usage: "copy an image to a new file", ArgsUsage: "SRC DST", HideHelpCommand: true,
+		Name: "copy", Usage: "copy an image to a new file", ArgsUsage: "SRC|- DST", HideHelpCommand: true,
 		Flags: bytesOptions(),
 		Action: func(c *cli.Context) error {
 			t, err := u.transfer(c, guard.Create)
@@ -19,11 +19,14 @@ func (u *ui) copyCommand() *cli.Command {
 				return err
 			}
 			defer t.close()
-			src, err := t.source(c.Context, c.Args().Get(0))
+			src, err := t.open(c)
 			if err != nil {
 				return err
 			}
 			defer src.Close()
+			if err := asIs(src, t.told, c.Args().Get(1)); err != nil {
+				return err
+			}
 			o, err := t.create(c.Context, src, c.Args().Get(1))
 			if errors.Is(err, fs.ErrExist) {
 				return &hintedError{err, []string{"to replace what is there, use \"imgward overwrite\""}}

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -25,7 +26,8 @@ type session struct {
 	host    *guard.Host
 	policy  guard.Policy
 	command []string
-	noClaim bool // of --no-claim
+	asking  sync.Mutex // held while a person is asked something
+	noClaim bool       // of --no-claim
 	close   func()
 }
 

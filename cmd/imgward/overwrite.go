@@ -8,7 +8,7 @@ import (
 
 func (u *ui) overwriteCommand() *cli.Command {
 	return &cli.Command{
-		Name: "overwrite", Usage: "replace what is in an existing image or device, in place", ArgsUsage: "SRC DST", HideHelpCommand: true,
+		Name: "overwrite", Usage: "replace what is in an existing image or device, in place", ArgsUsage: "SRC|- DST", HideHelpCommand: true,
 		Flags: targetOptions(),
 		Action: func(c *cli.Context) error {
 			t, err := u.transfer(c, guard.Overwrite)
@@ -16,7 +16,7 @@ func (u *ui) overwriteCommand() *cli.Command {
 				return err
 			}
 			defer t.close()
-			src, err := t.source(c.Context, c.Args().Get(0))
+			src, err := t.open(c)
 			if err != nil {
 				return err
 			}

@@ -22,8 +22,14 @@ func (u *ui) progress() func(imageops.Progress) {
 	if !u.con.terminal {
 		last := time.Now()
 		return func(p imageops.Progress) {
-			if now := time.Now(); now.Sub(last) >= plainEvery && p.Total > 0 {
-				last = now
+			now := time.Now()
+			if now.Sub(last) < plainEvery {
+				return
+			}
+			last = now
+			if p.Total < 0 {
+				u.remark("%s: %s", p.Phase, guard.Bytes(p.Done))
+			} else if p.Total > 0 {
 				u.remark("%s: %s of %s (%d %%)", p.Phase, guard.Bytes(p.Done), guard.Bytes(p.Total), p.Done*100/p.Total)
 			}
 		}

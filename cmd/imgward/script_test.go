@@ -47,6 +47,7 @@ func TestScripts(t *testing.T) {
 			env.Setenv("IMGWARD_LOCAL", filepath.Join(env.WorkDir, ".local"))
 			env.Setenv("XENSTORED_PATH", "")
 			env.Setenv("LONG", strings.Repeat("x", 4096))
+			env.Setenv("ZEROS", strings.Repeat("0", 64))
 			env.Setenv("ESCAPES", "no/evil\x1b[2Jname")
 			return nil
 		},

@@ -13,6 +13,7 @@ import (
 	"imgward/guard"
 	"imgward/imageops"
 	"imgward/imageops/blockio"
+	"imgward/imageops/format"
 )
 
 // A transfer is what copy, clone and overwrite have in common: a source, a
@@ -20,25 +21,28 @@ import (
 type transfer struct {
 	*session
 	options imageops.Options
-	token   string // of --confirm
+	tokens  []string // of --confirm
 	resize  bool
 	reflink bool
+	told    bool             // the format of the source was
+	fan     *imageops.Fanout // nil: there is one target
+	ready   func()           // called before it is joined
 }
 
 // bytesOptions are the options about the bytes.
 func bytesOptions(more ...cli.Flag) []cli.Flag {
-	return targeted(append(append(expectOptions(),
+	return targeted(append(append(append(expectOptions(), formatOptions()...),
 		&cli.StringFlag{Name: "digest", Value: "blake3", Usage: "checksum of the source: `none|blake3|sha256|sha512`"},
 		&cli.BoolFlag{Name: "no-verify", Usage: "do not read the target back"},
 		&cli.BoolFlag{Name: "no-extents", Usage: "read the source's holes too: for file systems that tell holes where data is"},
-		&cli.StringFlag{Name: "sparse", Value: "keep", Usage: "zeros: `keep|detect|off`: holes of the source, runs of zeros too, or none"},
+		&cli.StringFlag{Name: "sparse", Value: "keep", Usage: "zeros: `keep|detect|off`: holes of the source, runs of zeros too (what is not raw), or none"},
 	), more...)...)
 }
 
 // targetOptions are the options about a target that may exist already.
 func targetOptions(more ...cli.Flag) []cli.Flag {
 	return bytesOptions(append([]cli.Flag{
-		&cli.StringFlag{Name: "confirm", Usage: "the `TOKEN` of what is on the target now, which may be replaced"},
+		&cli.StringSliceFlag{Name: "confirm", Usage: "the `TOKEN` of what is on the target now, which may be replaced (repeatable, for several targets)"},
 		&cli.BoolFlag{Name: "no-claim", Usage: "do not have Xen refuse a device to every domain while it is written"},
 		&cli.BoolFlag{Name: "resize", Usage: "give a target file the size of the source"},
 	}, more...)...)
@@ -46,7 +50,7 @@ func targetOptions(more ...cli.Flag) []cli.Flag {
 
 // transfer reads the options of a command with a source and a target.
 func (u *ui) transfer(c *cli.Context, op guard.Operation) (*transfer, error) {
-	if c.NArg() != 2 {
+	if c.NArg() < 2 || c.NArg() > 2 && op != guard.Clone {
 		return nil, usagef("%s needs a source and a target, and got %d operands", c.Command.Name, c.NArg())
 	}
 	u.writes = true
@@ -72,7 +76,7 @@ func (u *ui) transfer(c *cli.Context, op guard.Operation) (*transfer, error) {
 	}
 	s.noClaim = c.Bool("no-claim")
 	return &transfer{
-		session: s, token: c.String("confirm"), resize: c.Bool("resize"),
+		session: s, tokens: c.StringSlice("confirm"), told: c.IsSet("format"), resize: c.Bool("resize"),
 		options: imageops.Options{
 			Digest: kind, Expect: expect, Verify: !c.Bool("no-verify"), Sparse: sparse, Extents: extents,
 			Log: s.host.Log, Progress: u.progress(),
@@ -97,70 +101,136 @@ func sparseMode(name string) (imageops.SparseMode, error) {
 	return m, nil
 }
 
+// open opens the source. What is not raw has no holes that are worth keeping unless
+// zeros are looked for, and cannot be shared; its file, as it lies, must have the
+// expected digests, not what is in it.
+func (t *transfer) open(c *cli.Context) (*input, error) {
+	in, err := t.input(c, c.Args().First(), false)
+	if err != nil || in.kind == format.Raw && !in.stream() {
+		return in, err
+	}
+	if !c.IsSet("sparse") {
+		t.options.Sparse = imageops.SparseDetect
+	}
+	t.reflink = false
+	if t.resize && in.stream() {
+		err = usagef("the size of %s is not known before it was read: --resize needs another source", printable(in.path))
+	}
+	if err == nil && in.kind != format.Raw && len(t.options.Expect) > 0 {
+		err = t.expectFile(c.Context, in)
+	}
+	if err != nil {
+		return nil, errors.Join(err, in.Close())
+	}
+	return in, nil
+}
+
+// expectFile compares the file that an image lies in with the expected digests,
+// before anything else is done with it.
+func (t *transfer) expectFile(ctx context.Context, in *input) error {
+	if in.file == nil {
+		return usagef("what comes through standard input is checked only as raw bytes: decompress it in the pipe")
+	}
+	r, err := imageops.Digest(ctx, in.file, imageops.Options{Digest: imageops.DigestNone, Expect: t.options.Expect, Progress: t.options.Progress})
+	if err != nil {
+		return err
+	}
+	t.options.Expect = nil
+	t.expected(r)
+	return nil
+}
+
+// asIs refuses a new file that is named as if it were to be in the source's format.
+func asIs(in *input, told bool, dst string) error {
+	if told || in.kind == format.Raw || format.ByName(dst) != in.kind {
+		return nil
+	}
+	return &hintedError{
+		fmt.Errorf("%s is read as %v, and %s would get its contents as they are on a disk", printable(in.path), in.kind, printable(dst)),
+		[]string{"to copy the file as it is, add: --format raw", fmt.Sprintf("to write the contents, add: --format %v", in.kind)},
+	}
+}
+
+// bytes copies the source to a target, alone or together with the other targets.
+func (t *transfer) bytes(ctx context.Context, o *outcome, to *blockio.File, in *input) (err error) {
+	if t.fan != nil {
+		o.joined = true
+		t.ready()
+		o.report, err = t.fan.Join(ctx, to, o.created)
+		return err
+	}
+	options := t.options
+	options.Fresh, options.HoldBack = o.created, !o.created
+	o.report, err = imageops.Copy(ctx, to, in.from, options)
+	return err
+}
+
 // create makes a new file of the source.
-func (t *transfer) create(ctx context.Context, src *guard.Source, dst string) (*outcome, error) {
-	o := &outcome{source: src.Target, target: dst, created: true}
-	err := t.guard(guard.Create, src.Target).Create(ctx, dst, func(ctx context.Context, f *os.File) error {
-		from, to, err := endpoints(src, f)
+func (t *transfer) create(ctx context.Context, in *input, dst string) (*outcome, error) {
+	o := &outcome{source: in.path, target: dst, created: true}
+	err := t.guard(guard.Create, in.target()).Create(ctx, dst, func(ctx context.Context, f *os.File) error {
+		to, err := blockio.NewFile(f)
 		if err != nil {
 			return err
 		}
 		if t.reflink {
-			if done, err := o.reflink(to, from); done || err != nil {
-				return errors.Join(err, src.Changed(ctx))
+			if done, err := o.reflink(to, in.file); done || err != nil {
+				return errors.Join(err, in.Changed(ctx))
 			}
 		}
-		if err := to.Truncate(from.Size()); err != nil {
+		if !in.stream() {
+			if err := to.Truncate(in.from.Size()); err != nil {
+				return err
+			}
+		}
+		if err := t.bytes(ctx, o, to, in); err != nil {
 			return err
 		}
-		options := t.options
-		options.Fresh = true
-		if o.report, err = imageops.Copy(ctx, to, from, options); err != nil {
-			return err
-		}
-		return src.Changed(ctx)
+		return in.Changed(ctx)
 	})
 	return o, err
 }
 
 // replace puts the source in the place of what is in an existing target.
-func (t *transfer) replace(ctx context.Context, src *guard.Source, dst string, op guard.Operation) (*outcome, error) {
-	g := t.guard(op, src.Target)
+func (t *transfer) replace(ctx context.Context, in *input, dst string, op guard.Operation) (*outcome, error) {
+	o := &outcome{source: in.path, target: dst}
+	g := t.guard(op, in.target())
 	target, v, err := g.Check(ctx, dst)
 	if err != nil {
-		return nil, err
+		return o, err
 	}
 	defer target.Close()
 	if err := v.Err(); err != nil {
-		return nil, err
+		return o, err
 	}
 	if !target.Exists() {
-		return nil, &hintedError{fmt.Errorf("open %s: %w", printable(dst), fs.ErrNotExist), []string{"to make a new file, use \"imgward copy\""}}
+		return o, &hintedError{fmt.Errorf("open %s: %w", printable(dst), fs.ErrNotExist), []string{"to make a new file, use \"imgward copy\""}}
 	}
-	from, err := blockio.NewFile(src.File)
-	if err != nil {
-		return nil, err
+	size := in.from.Size()
+	if err := t.fits(size, target); err != nil {
+		return o, err
 	}
-	if err := t.fits(from.Size(), target); err != nil {
-		return nil, err
+	tooShort := func(size int64) error {
+		return fmt.Errorf("%s is incomplete, and the source is too short to make it whole: it has %d bytes of %d", target, size, target.Size)
 	}
-	if from.Size() < target.Size && !t.resize && v.Incomplete() {
-		return nil, fmt.Errorf("%s is incomplete, and the source is too short to make it whole: it has %d bytes of %d", target, from.Size(), target.Size)
+	if !in.stream() && size < target.Size && !t.resize && v.Incomplete() {
+		return o, tooShort(size)
 	}
 	for _, f := range v.Overridden {
 		t.remark("overridden for %s: %s", printable(dst), printable(f.Subject+" "+f.Detail))
 	}
-	token, err := t.confirm(ctx, g, target, v, t.token, fmt.Sprintf("%s (%s)", printable(src.Target.Path), guard.Bytes(from.Size())))
+	tokens, err := t.confirm(ctx, g, target, v, t.tokens, fmt.Sprintf("%s (%s)", printable(in.path), in.size()))
 	if err != nil {
-		return nil, err
+		return o, err
 	}
-	o := &outcome{source: src.Target, target: dst}
-	defer t.unsuspended()()
+	if t.fan == nil {
+		defer t.unsuspended()()
+	}
 	err = g.Write(ctx, dst, func(ctx context.Context, p *guard.Permit) error {
-		if err := confirmed(p, token); err != nil {
+		if err := confirmed(p, tokens); err != nil {
 			return err
 		}
-		if err := t.fits(from.Size(), p.Target()); err != nil {
+		if err := t.fits(size, p.Target()); err != nil {
 			return err
 		}
 		f, err := p.File()
@@ -170,9 +240,12 @@ func (t *transfer) replace(ctx context.Context, src *guard.Source, dst string, o
 		if !p.Lasting() {
 			t.remark("note: this target has no lasting name, so after a reboot nothing would tell that it is incomplete")
 		}
-		touched, err := t.fill(ctx, o, f, src, from)
+		touched, err := t.fill(ctx, o, f, in)
 		if !touched {
 			p.Untouched()
+		}
+		if err == nil && in.stream() && o.report.Tail > 0 && v.Incomplete() {
+			return tooShort(target.Size - o.report.Tail)
 		}
 		return err
 	})
@@ -196,47 +269,38 @@ func (t *transfer) fits(size int64, target *guard.Target) error {
 
 // fill writes the source to the descriptor of an existing target, and tells
 // whether anything reached it.
-func (t *transfer) fill(ctx context.Context, o *outcome, f *os.File, src *guard.Source, from *blockio.File) (touched bool, err error) {
+func (t *transfer) fill(ctx context.Context, o *outcome, f *os.File, in *input) (touched bool, err error) {
 	to, err := blockio.NewFile(f)
 	if err != nil {
 		return false, err
 	}
-	if t.resize && to.Size() < from.Size() {
-		if err := to.Truncate(from.Size()); err != nil {
+	size := in.from.Size()
+	if t.resize && to.Size() < size {
+		if err := to.Truncate(size); err != nil {
 			return true, err
 		}
 		touched = true
 	}
 	if t.reflink {
-		if done, err := o.reflink(to, from); done || err != nil {
-			return true, errors.Join(err, t.shrink(o, to, from), src.Changed(ctx))
+		if done, err := o.reflink(to, in.file); done || err != nil {
+			return true, errors.Join(err, t.shrink(o, to, size), in.Changed(ctx))
 		}
 	}
-	options := t.options
-	options.HoldBack = true
-	o.report, err = imageops.Copy(ctx, to, from, options)
+	err = t.bytes(ctx, o, to, in)
 	touched = touched || o.report.Touched
 	if err != nil {
 		return touched, err
 	}
-	return touched, errors.Join(t.shrink(o, to, from), src.Changed(ctx))
+	return touched, errors.Join(t.shrink(o, to, size), in.Changed(ctx))
 }
 
 // shrink cuts off what is behind the end of the source, if that was asked for.
-func (t *transfer) shrink(o *outcome, to, from *blockio.File) error {
-	if !t.resize || to.Size() <= from.Size() {
+func (t *transfer) shrink(o *outcome, to *blockio.File, size int64) error {
+	if !t.resize || to.Size() <= size {
 		return nil
 	}
 	o.report.Tail = 0
-	return errors.Join(to.Truncate(from.Size()), to.Sync())
-}
-
-func endpoints(src *guard.Source, f *os.File) (from, to *blockio.File, err error) {
-	if from, err = blockio.NewFile(src.File); err != nil {
-		return nil, nil, err
-	}
-	to, err = blockio.NewFile(f)
-	return from, to, err
+	return errors.Join(to.Truncate(size), to.Sync())
 }
 
 // A hintedError carries advice.
@@ -249,9 +313,10 @@ func (e *hintedError) Unwrap() error { return e.error }
 
 // An outcome is what became of one target.
 type outcome struct {
-	source    *guard.Target
+	source    string
 	target    string
 	created   bool
+	joined    bool // the copy that several targets have in common
 	reflinked bool
 	size      int64
 	report    imageops.Report
@@ -305,7 +370,7 @@ func (t *transfer) say(command, verb string, o *outcome) {
 	default:
 		how += ", not read back"
 	}
-	t.result("%s %s to %s: %s (%s zeros), %s", verb, printable(o.source.Path), printable(o.target), guard.Bytes(size), guard.Bytes(r.Zeroed), how)
+	t.result("%s %s to %s: %s (%s zeros), %s", verb, printable(o.source), printable(o.target), guard.Bytes(size), guard.Bytes(r.Zeroed), how)
 	digest := ""
 	if len(r.Digest) > 0 {
 		digest = r.DigestKind.String() + ":" + hex.EncodeToString(r.Digest)
@@ -316,7 +381,7 @@ func (t *transfer) say(command, verb string, o *outcome) {
 		t.result("%s at the end of the target were kept as they were", guard.Bytes(r.Tail))
 	}
 	t.object(outcomeJSON{
-		Command: command, Source: o.source.Path, Target: o.target, Size: size, Read: r.Read, Written: r.Written, Zeroed: r.Zeroed,
+		Command: command, Source: o.source, Target: o.target, Size: size, Read: r.Read, Written: r.Written, Zeroed: r.Zeroed,
 		Verified: r.Verified, Tail: r.Tail, Reflinked: o.reflinked, Digest: digest, Seconds: fmt.Sprintf("%.3f", r.Elapsed.Seconds()),
 	})
 }

@@ -113,6 +113,10 @@ func (u *ui) fail(err error, code int) {
 	var hinted *hintedError
 	var stopped *stoppedError
 	said := failure{Error: err.Error(), Exit: code}
+	var one *targetError
+	if errors.As(err, &one) {
+		said.Target = one.target
+	}
 	switch {
 	case errors.As(err, &stopped):
 		hints = stopped.hints()
@@ -161,6 +165,7 @@ func (u *ui) hint(hints []string) {
 }
 
 type failure struct {
+	Target  string      `json:"target,omitempty"` // of several
 	Error   string      `json:"error"`
 	Exit    int         `json:"exit"`
 	Broken  *brokenJSON `json:"broken,omitempty"`  // who came while the target was written

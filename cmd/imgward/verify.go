@@ -16,7 +16,7 @@ func (u *ui) verifyCommand() *cli.Command {
 	return &cli.Command{
 		Name: "verify", Usage: "compare an image with another, or with a digest; without either, print its digest",
 		ArgsUsage: "IMAGE [OTHER]", HideHelpCommand: true,
-		Flags: judged(append(expectOptions(),
+		Flags: judged(append(append(expectOptions(), formatOptions()...),
 			&cli.StringFlag{Name: "digest", Value: "blake3", Usage: "which digest to print: `blake3|sha256|sha512`"},
 			&cli.BoolFlag{Name: "no-extents", Usage: "read the image's holes too: for file systems that tell holes where data is"},
 		)...),
@@ -33,7 +33,7 @@ func (u *ui) verifyCommand() *cli.Command {
 				return err
 			}
 			defer s.close()
-			image, err := s.source(c.Context, c.Args().First())
+			image, err := s.input(c, c.Args().First(), true)
 			if err != nil {
 				return err
 			}
@@ -67,13 +67,9 @@ func verifyOptions(c *cli.Context) (o imageops.Options, err error) {
 	return o, nil
 }
 
-func (s *session) digest(ctx context.Context, image *guard.Source, o imageops.Options) error {
-	f, err := blockio.NewFile(image.File)
-	if err != nil {
-		return err
-	}
+func (s *session) digest(ctx context.Context, image *input, o imageops.Options) error {
 	o.Log, o.Progress = s.host.Log, s.progress()
-	r, err := imageops.Digest(ctx, f, o)
+	r, err := imageops.Digest(ctx, image.from, o)
 	if err == nil {
 		err = image.Changed(ctx)
 	}
@@ -85,21 +81,25 @@ func (s *session) digest(ctx context.Context, image *guard.Source, o imageops.Op
 		sums = []imageops.Sum{{Kind: r.DigestKind, Bytes: r.Digest}}
 	}
 	for _, sum := range sums {
-		s.result("%s  %s", sum, printable(image.Target.Path))
-		s.object(outcomeJSON{Command: "verify", Source: image.Target.Path, Size: f.Size(), Read: r.Read, Digest: sum.String(), Seconds: fmt.Sprintf("%.3f", r.Elapsed.Seconds())})
+		s.result("%s  %s", sum, printable(image.path))
+		s.object(outcomeJSON{Command: "verify", Source: image.path, Size: max(image.from.Size(), r.Read), Read: r.Read, Digest: sum.String(), Seconds: fmt.Sprintf("%.3f", r.Elapsed.Seconds())})
 	}
 	return nil
 }
 
-func (s *session) compare(ctx context.Context, image *guard.Source, path string) (err error) {
+func (s *session) compare(ctx context.Context, image *input, path string) (err error) {
 	other, err := s.source(ctx, path)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, other.Close()) }()
-	a, b, err := endpoints(image, other.File)
+	b, err := blockio.NewFile(other.File)
 	if err != nil {
 		return err
+	}
+	a := image.from
+	if image.stream() {
+		return usagef("%s is read in order, and cannot be compared: compare its digest", printable(image.path))
 	}
 	r, err := imageops.Compare(ctx, a, b, imageops.Options{Log: s.host.Log, Progress: s.progress()})
 	if err == nil {
@@ -108,7 +108,7 @@ func (s *session) compare(ctx context.Context, image *guard.Source, path string)
 	if err != nil {
 		return err
 	}
-	s.result("%s and %s are equal: %s", printable(image.Target.Path), printable(path), guard.Bytes(a.Size()))
-	s.object(outcomeJSON{Command: "verify", Source: image.Target.Path, Target: path, Size: a.Size(), Read: r.Read, Verified: r.Verified, Seconds: fmt.Sprintf("%.3f", r.Elapsed.Seconds())})
+	s.result("%s and %s are equal: %s", printable(image.path), printable(path), guard.Bytes(a.Size()))
+	s.object(outcomeJSON{Command: "verify", Source: image.path, Target: path, Size: a.Size(), Read: r.Read, Verified: r.Verified, Seconds: fmt.Sprintf("%.3f", r.Elapsed.Seconds())})
 	return nil
 }

@@ -128,7 +128,7 @@ func FuzzDecompress(f *testing.F) {
 			return
 		}
 		_, _ = io.Copy(io.Discard, io.LimitReader(r, 1<<20)) // any bytes may be an error
-		_ = r.Close()                                       // which may say it again
+		_ = r.Close()                                        // which may say it again
 	})
 }
 
