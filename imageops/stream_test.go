@@ -100,6 +100,24 @@ func TestStreamEqualsTheReference(t *testing.T) {
 	}
 }
 
+// What the disk lost or changed is found, however short the stream was.
+func TestStreamVerifyFindsWhatTheDiskChanged(t *testing.T) {
+	for _, size := range []int{1, testChunk, testChunk + 1, 3 * testChunk, 7 * testChunk, 8 * testChunk, 8*testChunk + 1, 40*testChunk + 5} {
+		for _, bad := range []int{0, size / 2, size - 1} {
+			for _, holdBack := range []bool{false, true} {
+				b := noise(size, 1)
+				b[bad] = 1
+				dst := &disk{bytes: make([]byte, size), rot: func(b []byte) { b[bad] = 0 }}
+				_, err := Copy(t.Context(), dst, stream(b, 1, io.EOF), whole(t, Options{ChunkSize: testChunk, Verify: true, HoldBack: holdBack}))
+				var m *MismatchError
+				if !errors.As(err, &m) || int64(bad) < m.Off || int64(bad) >= m.Off+m.Len || m.Off+m.Len > int64(size) {
+					t.Errorf("%d bytes, byte %d is bad: %v", size, bad, err)
+				}
+			}
+		}
+	}
+}
+
 // A stream that breaks off, wherever and however, is no stream that ended.
 func TestStreamThatBreaksOff(t *testing.T) {
 	b := noise(3<<20+100, 1)

@@ -1,6 +1,7 @@
 package imageops
 
 import (
+	"bytes"
 	"encoding/binary"
 	"math"
 
@@ -133,12 +134,16 @@ func (t *tree) sum() []byte {
 }
 
 // differs is the first range of chunks in which two complete trees of the same
-// size differ: n chunks from the i-th; n is 0 if they are equal.
+// size differ: n chunks from the i-th; n is 0 if they are equal. A tree that ended
+// below the level of its marks has none, and differs as a whole.
 func (t *tree) differs(o *tree) (i, n uint64) {
 	for k, mark := range t.marks {
 		if k >= len(o.marks) || mark != o.marks[k] {
 			return uint64(k) << t.level, 1 << t.level
 		}
+	}
+	if !bytes.Equal(t.sum(), o.sum()) {
+		return 0, t.chunks
 	}
 	return 0, 0
 }
