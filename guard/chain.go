@@ -120,7 +120,7 @@ func (c *chainLook) dirs() []string {
 		add(dir)
 	}
 	for _, d := range inv.disks {
-		c.described(d)
+		c.described(inv, d)
 	}
 	return out
 }
@@ -133,7 +133,7 @@ func dirOf(file string) string { return file[:max(1, strings.LastIndexByte(file,
 func (c *chainLook) node(scan *storeScan, n node, add func(string)) {
 	for _, key := range pathKeys {
 		for _, p := range n.paths(key) {
-			st, err := c.host.FS.Stat(p)
+			st, err := scan.paths.Stat(p)
 			if nothingThere(err) || err == nil && st.Type != hostfs.Regular {
 				continue
 			}
@@ -153,8 +153,8 @@ func (c *chainLook) node(scan *storeScan, n node, add func(string)) {
 }
 
 // described takes down an image that a description of a domain names.
-func (c *chainLook) described(d disk) {
-	st, err := c.host.FS.Stat(d.Path)
+func (c *chainLook) described(inv *inventory, d disk) {
+	st, err := inv.paths.Stat(d.Path)
 	id, ok := idOf(st)
 	if err != nil || !ok {
 		return

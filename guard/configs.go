@@ -22,7 +22,7 @@ func (configs) Reads() []string { return inventoryReads }
 func (configs) Collect(ctx context.Context, host *Host, t *Target, s *Sheet) {
 	inv := t.inventory(ctx, host)
 	inv.say("configs", s)
-	n := newNamer(host, t, s)
+	n := newNamer(host, t, s, inv)
 	said := map[string]bool{}
 	for _, d := range inv.disks {
 		if d.Saved || ctx.Err() != nil {

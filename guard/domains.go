@@ -53,7 +53,7 @@ func Domains(ctx context.Context, host *Host) ([]DomainDisk, []Finding) {
 	l.mounts = ms
 	if host.Store == nil {
 		(&xenLook{host: host, s: s}).withoutStore()
-	} else if scan, err := settledScan(ctx, host.Store); err != nil {
+	} else if scan, err := settledScan(ctx, host.Store, everything); err != nil {
 		s.Blind("xenstore", err)
 	} else {
 		l.running(scan)

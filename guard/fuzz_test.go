@@ -205,7 +205,7 @@ func FuzzNodePaths(f *testing.F) {
 	f.Add("/a\x00b")
 	f.Add("vg/lv")
 	f.Fuzz(func(t *testing.T, v string) {
-		paths := func(v string) []string { return node{keys: map[string]string{"params": v}}.paths("params") }
+		paths := imagePaths
 		for _, p := range paths(v) {
 			if !path.IsAbs(p) || strings.ContainsRune(p, 0) {
 				t.Errorf("%q leads to %q", v, p)

@@ -39,6 +39,7 @@ type inventory struct {
 	starts  []xlStart
 	libvirt map[string]libvirtDomain // libvirt's domains, by name
 	blind   []inventoryBlind
+	paths   *lookups // for those that are named
 }
 
 // A libvirtDomain is where libvirt describes a domain: live where it runs.
@@ -62,25 +63,46 @@ func (t *Target) inventory(ctx context.Context, host *Host) *inventory {
 	l.once.Do(func() {
 		l.inventory = readInventory(ctx, host, t.ID)
 		if scan, err := t.scan(); err == nil && scan != nil {
-			l.inventory.disks = slices.DeleteFunc(l.inventory.disks, scan.unplugged)
+			l.inventory.withoutUnplugged(ctx, host.Store, scan)
 		}
+		l.inventory.paths = newLookups(host.FS)
 	})
 	return l.inventory
 }
 
-// unplugged tells a disk that libxl's record of a living domain names and
-// xenstore does not. libxl leaves it in the record when it is taken away, and
-// passes over it from then on (libxl_domain.c, retrieve_domain_configuration_end).
-// Where xenstore did not tell everything, no disk is.
-func (s *storeScan) unplugged(d disk) bool {
-	domid, _, ok := strings.Cut(strings.TrimPrefix(d.file, xenLibDir+"/userdata-d."), ".")
-	if !ok || !d.Live || d.dev == "" || len(s.blind) > 0 || !slices.Contains(s.domains, domid) {
-		return false
+// withoutUnplugged takes out the disks that libxl's record of a living domain
+// names and xenstore does not. libxl leaves a disk in the record when it is taken
+// away, and passes over it from then on (libxl_domain.c,
+// retrieve_domain_configuration_end). Where xenstore did not tell everything, all
+// stay.
+func (inv *inventory) withoutUnplugged(ctx context.Context, store Store, scan *storeScan) {
+	if len(scan.blind) > 0 {
+		return
 	}
-	return !slices.ContainsFunc(s.nodes, func(n node) bool {
-		dev, said := n.get("dev")
-		return n.domid == domid && (dev == d.dev || !said)
+	recorded := map[string]bool{}
+	for _, d := range inv.disks {
+		if domid := d.recordOf(); domid != "" && slices.Contains(scan.domains, domid) {
+			recorded[domid] = true
+		}
+	}
+	plugged, err := scan.plugged(ctx, store, recorded)
+	if err != nil {
+		return
+	}
+	inv.disks = slices.DeleteFunc(inv.disks, func(d disk) bool {
+		domid := d.recordOf()
+		return recorded[domid] && !slices.Contains(plugged[domid], d.dev) && !slices.Contains(plugged[domid], "")
 	})
+}
+
+// recordOf gives the domain whose record by libxl names the disk, if one does.
+func (d disk) recordOf() (domid string) {
+	rest, ok := strings.CutPrefix(d.file, xenLibDir+"/userdata-d.")
+	domid, _, cut := strings.Cut(rest, ".")
+	if !ok || !cut || !d.Live || d.dev == "" {
+		return ""
+	}
+	return domid
 }
 
 // lookedUp is an inventory that is read when it is first asked for.

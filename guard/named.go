@@ -10,15 +10,15 @@ import (
 // A namer compares what descriptions of domains name with the target. It looks
 // each name up once.
 type namer struct {
-	host  *Host
 	t     *Target
 	s     *Sheet
+	paths *lookups
 	above func() ([]ancestor, error) // the directories that the target lies in
 	seen  map[string]Relation
 }
 
-func newNamer(host *Host, t *Target, s *Sheet) *namer {
-	return &namer{host: host, t: t, s: s, seen: map[string]Relation{}, above: sync.OnceValues(func() ([]ancestor, error) {
+func newNamer(host *Host, t *Target, s *Sheet, inv *inventory) *namer {
+	return &namer{t: t, s: s, paths: inv.paths, seen: map[string]Relation{}, above: sync.OnceValues(func() ([]ancestor, error) {
 		as, _, err := t.ancestors(host.FS)
 		return as, err
 	})}
@@ -39,7 +39,7 @@ func (n *namer) relate(d disk) Relation {
 	if d.kind == domcfg.Directory {
 		rel, err = n.inside(d.Path)
 	} else {
-		rel, err = n.t.reach(n.host.FS, d.Path)
+		rel, err = n.t.reach(n.paths, d.Path)
 	}
 	if err != nil {
 		n.s.Blind(d.Path, err)
@@ -50,7 +50,7 @@ func (n *namer) relate(d disk) Relation {
 
 // inside tells whether the target lies in a directory or in one below it.
 func (n *namer) inside(dir string) (Relation, error) {
-	st, err := n.host.FS.Stat(dir)
+	st, err := n.paths.Stat(dir)
 	if nothingThere(err) {
 		return Unrelated, nil
 	}
@@ -90,7 +90,7 @@ func (n *namer) where(d disk, rel Relation) string {
 		}
 		return ", by this name"
 	}
-	st, err := n.host.FS.Stat(d.Path)
+	st, err := n.paths.Stat(d.Path)
 	if id, ok := idOf(st); err == nil && ok {
 		return n.t.via(rel, id)
 	}

@@ -3,6 +3,7 @@ package guard
 import (
 	"context"
 	"path"
+	"unicode/utf8"
 )
 
 // near remarks that the target's name is one slip of the finger away from the
@@ -18,7 +19,7 @@ func (near) Name() string { return "near" }
 func (near) Reads() []string { return []string{"xenstore"} }
 
 // Collect implements [Collector].
-func (near) Collect(_ context.Context, host *Host, t *Target, s *Sheet) {
+func (near) Collect(_ context.Context, _ *Host, t *Target, s *Sheet) {
 	scan, err := t.scan()
 	if err != nil || scan == nil {
 		return
@@ -34,7 +35,7 @@ func (near) Collect(_ context.Context, host *Host, t *Target, s *Sheet) {
 		}
 		for _, k := range []string{"params", "active-disk", "hidden-disk"} {
 			for _, p := range n.paths(k) {
-				if used, err := t.names(host.FS, p); used || err != nil {
+				if used, err := t.names(scan.paths, p); used || err != nil {
 					return
 				}
 				if nearest == nil && (slip(p, t.Real) || path.IsAbs(t.Path) && slip(p, t.Path)) {
@@ -57,6 +58,9 @@ func (near) Collect(_ context.Context, host *Host, t *Target, s *Sheet) {
 // out or replaced, or by two neighbours that changed places: whether their
 // Damerau-Levenshtein distance is 1.
 func slip(a, b string) bool {
+	if apart(a, b) {
+		return false
+	}
 	x, y := []rune(a), []rune(b)
 	for len(x) > 0 && len(y) > 0 && x[0] == y[0] {
 		x, y = x[1:], y[1:]
@@ -68,4 +72,16 @@ func slip(a, b string) bool {
 		return x[0] == y[1] && x[1] == y[0]
 	}
 	return max(len(x), len(y)) == 1
+}
+
+// apart tells names of which more differs than two characters, byte by byte, as
+// nearly all do.
+func apart(a, b string) bool {
+	for a != "" && b != "" && a[0] == b[0] {
+		a, b = a[1:], b[1:]
+	}
+	for a != "" && b != "" && a[len(a)-1] == b[len(b)-1] {
+		a, b = a[:len(a)-1], b[:len(b)-1]
+	}
+	return max(len(a), len(b)) > 2*utf8.UTFMax
 }

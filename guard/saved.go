@@ -20,7 +20,7 @@ func (saved) Reads() []string { return inventoryReads }
 func (saved) Collect(ctx context.Context, host *Host, t *Target, s *Sheet) {
 	inv := t.inventory(ctx, host)
 	inv.say("saved", s)
-	n := newNamer(host, t, s)
+	n := newNamer(host, t, s, inv)
 	for _, d := range inv.disks {
 		if !d.Saved || ctx.Err() != nil {
 			continue

@@ -283,10 +283,18 @@ func (t *Target) look(ctx context.Context, host *Host, blind func(string, error)
 		if host.Store == nil {
 			return nil, host.StoreErr
 		}
+		var scan *storeScan
+		var err error
 		if t.glance != nil {
-			return limited(ctx, host.Store, t.glance)
+			scan, err = limited(ctx, host.Store, t.glance)
+		} else {
+			scan, err = settledScan(ctx, host.Store, view.toAsk(host.FS))
 		}
-		return settledScan(ctx, host.Store)
+		if err != nil {
+			return nil, err
+		}
+		scan.paths = newLookups(host.FS)
+		return scan, nil
 	})
 	view.descriptions = new(lookedUp)
 	return &view
@@ -304,10 +312,31 @@ func (t *Target) severalWays() bool {
 	return slices.ContainsFunc(t.foot, func(sp span) bool { return sp.on.Kind == kindUnit })
 }
 
+// toAsk gives what is asked of xenstore about a disk's node beside what it is
+// about: nothing where that is not the target.
+func (t *Target) toAsk(root viewer) asking {
+	return func(n node, foreign bool) []string {
+		if foreign || !n.isDisk() {
+			return nil
+		}
+		about := t.Relate(n.deviceID()) != Unrelated
+		for _, key := range pathKeys {
+			for _, p := range n.paths(key) {
+				rel, err := t.reach(root, p)
+				about = about || rel != Unrelated || err != nil
+			}
+		}
+		if !about {
+			return nil
+		}
+		return howKeys
+	}
+}
+
 // reach says how what path leads to, as some description or node spells it,
 // overlaps the target: by what lies there now, or else as [Named] when the name
 // alone leads to the target's place.
-func (t *Target) reach(root *hostfs.Root, path string) (Relation, error) {
+func (t *Target) reach(root viewer, path string) (Relation, error) {
 	st, err := root.Stat(path)
 	if err == nil {
 		if id, ok := idOf(st); ok {
@@ -330,7 +359,7 @@ func (t *Target) reach(root *hostfs.Root, path string) (Relation, error) {
 // names reports whether path, as some configuration or node spells it, leads
 // to the target's place in the file system: to the target itself, or, when
 // nothing is there, to the directory and name where it would be.
-func (t *Target) names(root *hostfs.Root, path string) (bool, error) {
+func (t *Target) names(root viewer, path string) (bool, error) {
 	if path == t.Real || path == t.Path {
 		return true, nil
 	}

@@ -198,7 +198,7 @@ func (x *xenLook) judgeNode(scan *storeScan, n node) {
 	named := false
 	for _, key := range pathKeys {
 		for _, p := range n.paths(key) {
-			r, err := x.t.reach(x.host.FS, p)
+			r, err := x.t.reach(scan.paths, p)
 			switch {
 			case err != nil:
 				x.s.Blind(p, err)

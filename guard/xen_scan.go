@@ -11,9 +11,11 @@ import (
 // settledScan scans xenstore while watching the backend tree, and scans again
 // when something changed meanwhile. There are no transactions: xenstored is
 // single-threaded, and a transaction over a large host stops every domain start
-// for seconds.
-func settledScan(ctx context.Context, store Store) (*storeScan, error) {
-	return limited(ctx, store, scanUntilQuiet)
+// for seconds. Of how images are used it reads what more gives for a node.
+func settledScan(ctx context.Context, store Store, more asking) (*storeScan, error) {
+	return limited(ctx, store, func(ctx context.Context, store Store) (*storeScan, error) {
+		return scanUntilQuiet(ctx, store, more)
+	})
 }
 
 // oneScan scans xenstore once, for one who watches it and scans again when
@@ -23,7 +25,7 @@ func oneScan(ctx context.Context, store Store) (*storeScan, error) {
 	if err != nil {
 		return nil, err
 	}
-	return scanStore(ctx, store, self)
+	return scanStore(ctx, store, self, everything)
 }
 
 // limited lets f ask for as long as a look may.
@@ -41,7 +43,7 @@ func limited[T any](ctx context.Context, store Store, f func(context.Context, St
 // daemon that was stopped makes its clients wait for ever.
 const storeLimit = 3 * time.Second
 
-func scanUntilQuiet(ctx context.Context, store Store) (*storeScan, error) {
+func scanUntilQuiet(ctx context.Context, store Store, more asking) (*storeScan, error) {
 	self, err := ownDomid(ctx, store)
 	if err != nil {
 		return nil, err
@@ -66,7 +68,7 @@ func scanUntilQuiet(ctx context.Context, store Store) (*storeScan, error) {
 	}
 	for range 3 {
 		before := events.Load()
-		scan, err := scanStore(ctx, store, self)
+		scan, err := scanStore(ctx, store, self, more)
 		if err != nil {
 			return nil, err
 		}

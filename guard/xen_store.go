@@ -28,6 +28,7 @@ type storeScan struct {
 	claims  []storeClaim      // what imgwards claim
 	foreign map[string][]node // backend domid to the disks that it serves instead
 	blind   []storeBlind
+	paths   *lookups // of the look, for the paths of nodes
 }
 
 type storeBlind struct {
@@ -40,16 +41,29 @@ type storeBlind struct {
 type node struct {
 	path               string // where its keys lie
 	source             string // "backend" or "libxl"
+	server             string // the domain that serves it
 	kind, domid, devid string
 	keys               map[string]string
+	images             map[string][]string // what each key with a path can mean
 }
 
 // pathKeys are the keys that hold names of images: of the disk itself, of what
 // the hotplug script ended with, and of the two more images of a COLO disk.
 var pathKeys = []string{"params", "physical-device-path", "node", "active-disk", "hidden-disk"}
 
-// nodeKeys are all keys that are read of a disk.
-var nodeKeys = append([]string{"path", "physical-device", "mode", "state", "online", "hotplug-status", "dev", "script"}, pathKeys...)
+// whatKeys are read of every node: they say which image, device or directory it
+// is about. howKeys say how that is used.
+var (
+	whatKeys = append([]string{"path", "physical-device"}, pathKeys...)
+	howKeys  = []string{"mode", "state", "online", "hotplug-status", "dev", "script"}
+)
+
+// An asking gives the howKeys to read of a node. foreign says that another domain
+// serves it.
+type asking func(n node, foreign bool) []string
+
+// everything is the asking of one who wants to know all.
+func everything(node, bool) []string { return howKeys }
 
 // ownDomid asks for the domain that we are in: the relative path "domid"
 // resolves under our own home.
@@ -64,14 +78,13 @@ func ownDomid(ctx context.Context, s Store) (string, error) {
 	return string(vs[0].Data), vs[0].Err
 }
 
-// scanStore reads every backend node of every kind, of every domain. The error
-// is for a store that cannot be asked; single paths that cannot be read are in
-// the scan.
-func scanStore(ctx context.Context, store Store, self string) (*storeScan, error) {
-	r := newStoreReader(ctx, store, self)
+// scanStore reads every backend node of every kind, of every domain. Of howKeys it
+// reads those that more gives for a node. The error is for a store that cannot be
+// asked; single paths that cannot be read are in the scan.
+func scanStore(ctx context.Context, store Store, self string, more asking) (*storeScan, error) {
+	r := newStoreReader(ctx, store, self, more)
 	r.scan.domains = r.domains()
-	r.names(r.scan.domains)
-	r.backends()
+	r.backends(r.homes())
 	r.toolstack()
 	for _, ns := range [][]node{r.scan.nodes, r.scan.shares} {
 		slices.SortFunc(ns, func(a, b node) int { return cmp.Compare(a.path, b.path) })
@@ -82,7 +95,7 @@ func scanStore(ctx context.Context, store Store, self string) (*storeScan, error
 // scanDisks reads the nodes of some disks of our own backend, whose they are, and
 // the claims.
 func scanDisks(ctx context.Context, store Store, self string, dirs []string) (*storeScan, error) {
-	r := newStoreReader(ctx, store, self)
+	r := newStoreReader(ctx, store, self, everything)
 	r.scan.domains = r.domains()
 	r.claims(r.children([]string{claimsDir(self)}))
 	var owners []string
@@ -90,13 +103,13 @@ func scanDisks(ctx context.Context, store Store, self string, dirs []string) (*s
 		r.keep(n)
 		owners = append(owners, n.domid)
 	}
-	r.names(owners)
-	r.names(slices.Collect(maps.Values(r.scan.targets)))
+	r.names(owners, nil)
+	r.names(slices.Collect(maps.Values(r.scan.targets)), nil)
 	return r.scan, r.err
 }
 
-func newStoreReader(ctx context.Context, store Store, self string) *storeReader {
-	return &storeReader{ctx: ctx, store: store, scan: &storeScan{self: self, names: map[string]string{}, targets: map[string]string{}, foreign: map[string][]node{}}}
+func newStoreReader(ctx context.Context, store Store, self string, more asking) *storeReader {
+	return &storeReader{ctx: ctx, store: store, more: more, scan: &storeScan{self: self, names: map[string]string{}, targets: map[string]string{}, foreign: map[string][]node{}}}
 }
 
 // domains lists the domains that there are.
@@ -107,6 +120,7 @@ func (r *storeReader) domains() []string {
 type storeReader struct {
 	ctx   context.Context
 	store Store
+	more  asking
 	scan  *storeScan
 	err   error // the store's; nothing more is asked once it is set
 }
@@ -166,12 +180,43 @@ func (r *storeReader) readAll(paths []string) map[string]string {
 	return out
 }
 
-// names reads what these domains are called, and which of them are stub domains
-// (xenstore-paths(7), /local/domain/$DOMID/target).
-func (r *storeReader) names(domids []string) {
+// homes reads what the domains are called, and gives the directories of backends
+// of those that have one.
+func (r *storeReader) homes() (backends []string) {
+	var homes []string
+	for _, d := range r.scan.domains {
+		homes = append(homes, domainsDir+"/"+d)
+	}
+	present := r.listAll(homes)
+	r.names(r.scan.domains, present)
+	for _, home := range homes {
+		if mayHave(present, home, "backend") {
+			backends = append(backends, home+"/backend")
+		}
+	}
+	if own := domainsDir + "/" + r.scan.self + "/backend"; !slices.Contains(backends, own) {
+		backends = append(backends, own)
+	}
+	return backends
+}
+
+// mayHave tells whether a directory has a key, as it was listed. One of which
+// nothing was listed may have it.
+func mayHave(present map[string][]string, dir, key string) bool {
+	return len(present[dir]) == 0 || slices.Contains(present[dir], key)
+}
+
+// names reads what domains are called, and which of them are stub domains
+// (xenstore-paths(7), /local/domain/$DOMID/target). present is what was listed of
+// their homes.
+func (r *storeReader) names(domids []string, present map[string][]string) {
 	var paths []string
 	for _, d := range domids {
-		paths = append(paths, "/local/domain/"+d+"/name", "/local/domain/"+d+"/target")
+		for _, key := range []string{"name", "target"} {
+			if home := domainsDir + "/" + d; mayHave(present, home, key) {
+				paths = append(paths, home+"/"+key)
+			}
+		}
 	}
 	for p, value := range r.readAll(paths) {
 		if domid := path.Base(path.Dir(p)); path.Base(p) == "name" {
@@ -185,22 +230,13 @@ func (r *storeReader) names(domids []string) {
 // backends reads /local/domain/<be>/backend/<kind>/<domid>/<devid> of every
 // domain, whatever the kinds are called. A kind that has none of the keys of a
 // disk is none.
-func (r *storeReader) backends() {
-	var homes []string
-	for _, d := range r.scan.domains {
-		homes = append(homes, "/local/domain/"+d+"/backend")
-	}
-	own := "/local/domain/" + r.scan.self + "/backend"
-	if !slices.Contains(homes, own) {
-		homes = append(homes, own)
-	}
+func (r *storeReader) backends(homes []string) {
 	for _, n := range r.nodesAt(r.claims(r.children(r.children(r.children(homes)))), "backend") {
-		be := strings.Split(n.path, "/")[3]
 		switch {
-		case be == r.scan.self:
+		case n.server == r.scan.self:
 			r.keep(n)
 		case n.isDisk():
-			r.scan.foreign[be] = append(r.scan.foreign[be], n)
+			r.scan.foreign[n.server] = append(r.scan.foreign[n.server], n)
 		}
 	}
 }
@@ -247,35 +283,52 @@ func (r *storeReader) toolstack() {
 // consoles, and have none of the keys.
 func (r *storeReader) nodesAt(dirs []string, source string) []node {
 	present := r.listAll(dirs)
-	var paths []string
-	for _, d := range dirs {
-		for _, k := range present[d] {
-			if slices.Contains(nodeKeys, k) {
-				paths = append(paths, d+"/"+k)
-			}
-		}
-	}
-	values := r.readAll(paths)
-	var out []node
-	for _, d := range dirs {
-		n := node{path: d, source: source, keys: map[string]string{}}
-		for _, k := range present[d] {
-			if v, ok := values[d+"/"+k]; ok {
-				n.keys[k] = v
-			}
-		}
+	nodes := make([]node, len(dirs))
+	for i, d := range dirs {
+		n := node{path: d, source: source, server: r.scan.self, keys: map[string]string{}, images: map[string][]string{}}
 		parts := strings.Split(d, "/")
 		n.devid = parts[len(parts)-1]
 		if source == "libxl" {
 			n.kind, n.domid = parts[len(parts)-2], parts[2]
 		} else {
-			n.kind, n.domid = parts[len(parts)-3], parts[len(parts)-2]
+			n.kind, n.domid, n.server = parts[len(parts)-3], parts[len(parts)-2], parts[3]
 		}
-		if _, shared := n.get("path"); shared || n.isDisk() {
-			out = append(out, n)
+		nodes[i] = n
+	}
+	r.fill(nodes, present, func(node) []string { return whatKeys })
+	nodes = slices.DeleteFunc(nodes, func(n node) bool {
+		_, shared := n.get("path")
+		return !shared && !n.isDisk()
+	})
+	for _, n := range nodes {
+		for _, k := range whatKeys {
+			if v, ok := n.get(k); ok && k != "physical-device" {
+				n.images[k] = imagePaths(v)
+			}
 		}
 	}
-	return out
+	r.fill(nodes, present, func(n node) []string { return r.more(n, n.server != r.scan.self) })
+	return nodes
+}
+
+// fill reads those of the keys that want gives for a node that are there.
+func (r *storeReader) fill(nodes []node, present map[string][]string, want func(node) []string) {
+	var paths []string
+	for _, n := range nodes {
+		for _, k := range want(n) {
+			if slices.Contains(present[n.path], k) {
+				paths = append(paths, n.path+"/"+k)
+			}
+		}
+	}
+	values := r.readAll(paths)
+	for _, n := range nodes {
+		for _, k := range want(n) {
+			if v, ok := values[n.path+"/"+k]; ok {
+				n.keys[k] = v
+			}
+		}
+	}
 }
 
 // isDisk tells a disk from what else a domain can have.
@@ -287,6 +340,31 @@ func (n node) isDisk() bool {
 // lives reports whether the domain exists. When that cannot be told, it does.
 func (s *storeScan) lives(domid string) bool {
 	return slices.Contains(s.domains, domid) || slices.ContainsFunc(s.blind, func(b storeBlind) bool { return b.path == domainsDir })
+}
+
+// plugged reads what the disks of some domains are called inside of them. A disk
+// whose name is not said is called "".
+func (s *storeScan) plugged(ctx context.Context, store Store, domids map[string]bool) (map[string][]string, error) {
+	ctx, stop := context.WithTimeout(ctx, storeLimit)
+	defer stop()
+	var paths, owners []string
+	for _, n := range s.nodes {
+		if domids[n.domid] {
+			paths, owners = append(paths, n.path+"/dev"), append(owners, n.domid)
+		}
+	}
+	if len(paths) == 0 {
+		return nil, nil
+	}
+	vs, err := store.ReadAll(ctx, paths)
+	if err != nil {
+		return nil, err
+	}
+	out := map[string][]string{}
+	for i, v := range vs {
+		out[owners[i]] = append(out[owners[i]], string(v.Data))
+	}
+	return out, nil
 }
 
 // hasDevice tells whether the node that the kernel calls nodename is there and
@@ -366,7 +444,7 @@ func (n node) deviceID() ID {
 }
 
 // paths gives every absolute path that a key of the node can mean.
-func (n node) paths(key string) []string { return imagePaths(n.keys[key]) }
+func (n node) paths(key string) []string { return n.images[key] }
 
 // imagePaths gives every absolute path that the text of a disk can mean. A vbd's
 // params is the path itself, a bare name means one under /dev (Xen's block

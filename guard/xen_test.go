@@ -4,8 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"path"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -597,5 +600,39 @@ func TestSharedDirectories(t *testing.T) {
 			tt.build(m, s)
 			wantFound(t, m.collect(t, xen{}, tt.target), tt.want...)
 		})
+	}
+}
+
+// How an image is used is asked of the target's nodes alone, by whichever way they
+// lead to it, and in the scan, so that what changes meanwhile is read again.
+func TestHowIsAskedOfTheTarget(t *testing.T) {
+	m := newMachine()
+	m.disk("sdb", "8:16", "sdb1 8:17 2048 1000")
+	s := xenHost(t, m)
+	other := "/local/domain/0/backend/vbd/7/51728"
+	for node, about := range map[string][]string{
+		vbd7:                                    {"params=/dev/other", "physical-device=8:11"}, // a partition of the target
+		other:                                   {"params=/srv/other", "physical-device=fd:9"},
+		"/local/domain/0/backend/qdisk/7/51744": {"params=aio:/dev/sdb"},
+		"/libxl/7/device/vbd/51760":             {"params=/dev/sdb", "backend=/local/domain/0/backend/vbd/7/51760"},
+		"/local/domain/5/backend/vbd/7/51776":   {"params=/dev/sdb", "physical-device=8:10"}, // of a driver domain
+		"/local/domain/0/backend/9pfs/7/0":      {"path=/dev/sdb"},
+	} {
+		set(s, node, append(about, "mode=w", "state=4", "online=1", "dev=xvda")...)
+	}
+	var mu sync.Mutex
+	asked := map[string]bool{}
+	s.Hook(func(r xenstoretest.Request) xenstoretest.Reply {
+		mu.Lock()
+		defer mu.Unlock()
+		if r.Op == "READ" && path.Base(r.Path) == "state" {
+			asked[path.Dir(r.Path)] = true
+		}
+		return xenstoretest.Reply{}
+	})
+	m.collect(t, xen{}, "/dev/sdb")
+	want := []string{"/libxl/7/device/vbd/51760", "/local/domain/0/backend/qdisk/7/51744", vbd7}
+	if got := slices.Sorted(maps.Keys(asked)); !slices.Equal(got, want) {
+		t.Errorf("the state is asked of %q, want %q", got, want)
 	}
 }
