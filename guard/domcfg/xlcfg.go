@@ -3,6 +3,7 @@ package domcfg
 import (
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -194,12 +195,20 @@ func (p *xlParser) value(depth int) (xlValue, error) {
 // a quotation mark, a backslash or the letter of a control character. Characters
 // by number are not understood: xl itself reads them wrongly.
 func (p *xlParser) quoted(mark byte) (string, error) {
-	end := strings.Repeat(string(mark), 3)
+	end := `"""`
+	if mark == '\'' {
+		end = "'''"
+	}
 	if !strings.HasPrefix(p.text[p.pos:], end) {
-		end = string(mark)
+		end = end[:1]
 	}
 	begin := p.line
 	p.pos += len(end)
+	// Most have nothing in them that is not itself.
+	if n := strings.IndexAny(p.text[p.pos:], end[:1]+"\\\n\x00"); n >= 0 && strings.HasPrefix(p.text[p.pos+n:], end) {
+		p.pos += n + len(end)
+		return p.text[p.pos-n-len(end):][:n], nil
+	}
 	var b strings.Builder
 	for p.pos < len(p.text) {
 		if strings.HasPrefix(p.text[p.pos:], end) {
@@ -271,7 +280,7 @@ func (p *xlParser) domain() (Domain, error) {
 	return d, first
 }
 
-func show(key, value string) string { return fmt.Sprintf("%s = %q", key, value) }
+func show(key, value string) string { return key + " = " + strconv.Quote(value) }
 
 // atom gives a string or number, or "" when the name is not assigned.
 func (p *xlParser) atom(name string) (string, error) {

@@ -1,6 +1,7 @@
 package probe
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"strings"
@@ -48,13 +49,14 @@ func (h *header) isDescriptor() (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	if strings.HasPrefix(string(b), "# Disk DescriptorFile") {
+	if bytes.HasPrefix(b, []byte("# Disk DescriptorFile")) {
 		return true, nil
 	}
-	for line := range strings.Lines(string(b)) {
-		line = strings.Trim(line, " \r\n")
-		if line != "" && line[0] != '#' {
-			return line == "version=1" || line == "version=2" || line == "version=3", nil
+	for line := range bytes.Lines(b) {
+		line = bytes.Trim(line, " \r\n")
+		if len(line) > 0 && line[0] != '#' {
+			version := string(line)
+			return version == "version=1" || version == "version=2" || version == "version=3", nil
 		}
 	}
 	return false, nil
