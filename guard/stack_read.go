@@ -7,9 +7,12 @@ import (
 	"io/fs"
 	"math"
 	"path"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"syscall"
 
 	"imgward/guard/hostfs"
@@ -36,14 +39,32 @@ func readStack(ctx context.Context, root *hostfs.Root, blind func(where string, 
 		blind("/sys/block", err)
 		return s
 	}
-	for _, name := range names {
-		r := stackReader{ctx: ctx, root: root, dir: "/sys/block/" + name}
-		devs, err := r.read(name)
-		// A device that went away while we looked is not there.
-		if err != nil && !r.gone() {
-			blind(r.dir, err)
+	type answer struct {
+		devices []*device
+		err     error
+	}
+	answers := make([]answer, len(names))
+	var next atomic.Int64
+	var wg sync.WaitGroup
+	for range min(runtime.GOMAXPROCS(0), len(names)) {
+		wg.Go(func() {
+			for i := int(next.Add(1)) - 1; i < len(names); i = int(next.Add(1)) - 1 {
+				r := stackReader{ctx: ctx, root: root, dir: "/sys/block/" + names[i]}
+				devs, err := r.read(names[i])
+				// A device that went away while we looked is not there.
+				if err != nil && r.gone() {
+					err = nil
+				}
+				answers[i] = answer{devs, err}
+			}
+		})
+	}
+	wg.Wait()
+	for i, a := range answers {
+		if a.err != nil {
+			blind("/sys/block/"+names[i], a.err)
 		}
-		for _, d := range devs {
+		for _, d := range a.devices {
 			s.devices[d.id] = d
 		}
 	}
