@@ -84,10 +84,15 @@ type imageFile struct {
 
 // An imageUser is a domain that has an image, as xenstore or a description says.
 type imageUser struct {
-	name    string // the domain's
+	name string // the domain's
+	live bool
+	said func() userWords // made when they are wanted: most images do not matter
+}
+
+// userWords is what a finding says of an image's user.
+type userWords struct {
 	subject string // domain 3 (q1); domain q1, configured
 	key     string
-	live    bool
 	shut    string // how to end it
 	source  string
 }
@@ -139,35 +144,44 @@ func (c *chainLook) node(scan *storeScan, n node, add func(string)) {
 			}
 			add(dirOf(p))
 			if id, ok := idOf(st); err == nil && ok {
-				u := imageUser{
-					name: scan.domainName(n.domid), subject: fmt.Sprintf("domain %s (%s)", quote(n.domid), scan.name(n.domid)), key: scan.key(n.domid),
-					live: scan.lives(n.domid), shut: "shut down domain " + quote(n.domid), source: quote(n.path) + ": " + n.show(key),
-				}
-				if !u.live {
-					u.subject = "domain " + quote(n.domid) + ", which is gone"
-				}
-				c.use(id, u)
+				c.use(id, imageUser{name: scan.domainName(n.domid), live: scan.lives(n.domid), said: func() userWords { return scan.user(n, key) }})
 			}
 		}
 	}
+}
+
+// user says whose node names an image with a key.
+func (s *storeScan) user(n node, key string) userWords {
+	w := userWords{
+		subject: fmt.Sprintf("domain %s (%s)", quote(n.domid), s.name(n.domid)), key: s.key(n.domid),
+		shut: "shut down domain " + quote(n.domid), source: quote(n.path) + ": " + n.show(key),
+	}
+	if !s.lives(n.domid) {
+		w.subject = "domain " + quote(n.domid) + ", which is gone"
+	}
+	return w
 }
 
 // described takes down an image that a description of a domain names.
 func (c *chainLook) described(inv *inventory, d disk) {
 	st, err := inv.paths.Stat(d.Path)
 	id, ok := idOf(st)
-	if err != nil || !ok {
-		return
+	if err == nil && ok {
+		c.use(id, imageUser{name: d.Domain, live: d.Live, said: d.user})
 	}
+}
+
+// user says whose description names the disk.
+func (d disk) user() userWords {
 	subject := "domain " + quote(d.Domain)
-	u := imageUser{name: d.Domain, subject: subject, key: d.Domain, live: d.Live, shut: "shut down " + subject, source: d.Source}
+	w := userWords{subject: subject, key: d.Domain, shut: "shut down " + subject, source: d.Source}
 	switch {
 	case d.Saved:
-		u.subject += ", saved"
+		w.subject += ", saved"
 	case !d.Live:
-		u.subject += ", configured"
+		w.subject += ", configured"
 	}
-	c.use(id, u)
+	return w
 }
 
 // use takes down a user of an image, each domain once: by what says that it runs,
@@ -275,15 +289,16 @@ func (c *chainLook) report(imgs []*imageFile) {
 		live := false
 		var owners []string
 		for _, u := range c.users[img.id] {
+			w := u.said()
 			if !u.live {
-				owners = append(owners, u.subject)
+				owners = append(owners, w.subject)
 				continue
 			}
 			live = true
 			running = append(running, Finding{
-				Code: ChainLive, Relation: img.rel, Subject: u.subject, Key: u.key,
+				Code: ChainLive, Relation: img.rel, Subject: w.subject, Key: w.key,
 				Detail: "runs from " + quote(img.path) + ", which " + img.onTarget(),
-				Source: img.words + "; " + u.source, Remedy: u.shut,
+				Source: img.words + "; " + w.source, Remedy: w.shut,
 			})
 		}
 		if live {

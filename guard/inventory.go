@@ -81,7 +81,7 @@ func (inv *inventory) withoutUnplugged(ctx context.Context, store Store, scan *s
 	}
 	recorded := map[string]bool{}
 	for _, d := range inv.disks {
-		if domid := d.recordOf(); domid != "" && slices.Contains(scan.domains, domid) {
+		if domid := d.recordOf(); domid != "" && scan.exists[domid] {
 			recorded[domid] = true
 		}
 	}
@@ -145,7 +145,7 @@ var inventoryReads = []string{
 func readInventory(ctx context.Context, host *Host, target ID) *inventory {
 	r := &inventoryReader{
 		ctx: ctx, host: host, target: target, out: &inventory{libvirt: map[string]libvirtDomain{}},
-		pools: map[string]string{}, live: map[string]bool{}, known: map[string]bool{},
+		pools: map[string]string{}, live: map[string]bool{}, known: map[knownDisk]bool{},
 	}
 	r.libvirtPools()
 	saves := r.xl()
@@ -176,7 +176,13 @@ type inventoryReader struct {
 	xen    bool              // there are directories of Xen's tools
 	pools  map[string]string // name to directory, or to "" when it has none here
 	live   map[string]bool   // domains that have a record of running
-	known  map[string]bool   // disks that are in the inventory
+	known  map[knownDisk]bool
+}
+
+// A knownDisk is in the inventory once, whatever says so.
+type knownDisk struct {
+	domain, path string
+	saved, live  bool
 }
 
 func (r *inventoryReader) blind(collector, where string, err error) {
@@ -394,6 +400,7 @@ func (r *inventoryReader) add(d domcfg.Domain, file string, err error, like disk
 	if like.Domain == "" {
 		like.Domain = strings.TrimSuffix(path.Base(file), path.Ext(file))
 	}
+	source := quote(file) + ": "
 	for _, named := range d.Disks {
 		paths, err := r.resolve(named)
 		if err != nil {
@@ -402,8 +409,8 @@ func (r *inventoryReader) add(d domcfg.Domain, file string, err error, like disk
 		for _, p := range paths {
 			disk := like
 			disk.Path, disk.kind, disk.dev = p, named.Kind, named.Dev
-			disk.Source = quote(file) + ": " + named.Words
-			key := fmt.Sprintf("%s\x00%s\x00%t\x00%t", disk.Domain, p, disk.Saved, disk.Live)
+			disk.Source = source + named.Words
+			key := knownDisk{disk.Domain, p, disk.Saved, disk.Live}
 			if !r.known[key] {
 				r.known[key] = true
 				r.out.disks = append(r.out.disks, disk)

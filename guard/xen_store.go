@@ -21,6 +21,7 @@ const domainsDir = "/local/domain"
 type storeScan struct {
 	self    string            // our own domid, in decimal
 	domains []string          // every domid in /local/domain
+	exists  map[string]bool   // the same
 	names   map[string]string // domid to name
 	targets map[string]string // domid of a stub domain to that of the domain that it serves
 	nodes   []node            // the disks that this domain serves
@@ -83,7 +84,7 @@ func ownDomid(ctx context.Context, s Store) (string, error) {
 // asked; single paths that cannot be read are in the scan.
 func scanStore(ctx context.Context, store Store, self string, more asking) (*storeScan, error) {
 	r := newStoreReader(ctx, store, self, more)
-	r.scan.domains = r.domains()
+	r.domains()
 	r.backends(r.homes())
 	r.toolstack()
 	for _, ns := range [][]node{r.scan.nodes, r.scan.shares} {
@@ -96,7 +97,7 @@ func scanStore(ctx context.Context, store Store, self string, more asking) (*sto
 // the claims.
 func scanDisks(ctx context.Context, store Store, self string, dirs []string) (*storeScan, error) {
 	r := newStoreReader(ctx, store, self, everything)
-	r.scan.domains = r.domains()
+	r.domains()
 	r.claims(r.children([]string{claimsDir(self)}))
 	var owners []string
 	for _, n := range r.nodesAt(dirs, "backend") {
@@ -109,12 +110,15 @@ func scanDisks(ctx context.Context, store Store, self string, dirs []string) (*s
 }
 
 func newStoreReader(ctx context.Context, store Store, self string, more asking) *storeReader {
-	return &storeReader{ctx: ctx, store: store, more: more, scan: &storeScan{self: self, names: map[string]string{}, targets: map[string]string{}, foreign: map[string][]node{}}}
+	return &storeReader{ctx: ctx, store: store, more: more, scan: &storeScan{self: self, exists: map[string]bool{}, names: map[string]string{}, targets: map[string]string{}, foreign: map[string][]node{}}}
 }
 
 // domains lists the domains that there are.
-func (r *storeReader) domains() []string {
-	return slices.DeleteFunc(r.list(domainsDir), func(d string) bool { return d == xenstore.ClaimDomid })
+func (r *storeReader) domains() {
+	r.scan.domains = slices.DeleteFunc(r.list(domainsDir), func(d string) bool { return d == xenstore.ClaimDomid })
+	for _, d := range r.scan.domains {
+		r.scan.exists[d] = true
+	}
 }
 
 type storeReader struct {
@@ -339,7 +343,7 @@ func (n node) isDisk() bool {
 
 // lives reports whether the domain exists. When that cannot be told, it does.
 func (s *storeScan) lives(domid string) bool {
-	return slices.Contains(s.domains, domid) || slices.ContainsFunc(s.blind, func(b storeBlind) bool { return b.path == domainsDir })
+	return s.exists[domid] || slices.ContainsFunc(s.blind, func(b storeBlind) bool { return b.path == domainsDir })
 }
 
 // plugged reads what the disks of some domains are called inside of them. A disk
