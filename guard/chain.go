@@ -40,38 +40,44 @@ func (chain) Reads() []string {
 // Collect implements [Collector].
 func (chain) Collect(ctx context.Context, host *Host, t *Target, s *Sheet) {
 	c := &chainLook{ctx: ctx, host: host, t: t, s: s, images: map[ID]*imageFile{}, users: map[ID][]imageUser{}}
-	dirs := c.dirs()
-	if len(dirs) == 0 {
+	// xenstore takes longest to answer, and names hardly ever another directory than
+	// descriptions do. What is listed and read before it has answered is listed
+	// again after, and read again where it is not what it was.
+	dirs := c.knownDirs()
+	for _, dir := range dirs {
+		c.list(dir, func(string, error) {})
+	}
+	c.readHeaders()
+	if dirs = c.usedDirs(dirs); len(dirs) == 0 {
 		return
 	}
 	for _, dir := range dirs {
-		c.list(dir)
+		c.list(dir, s.Blind)
 	}
-	read := c.readHeaders()
+	c.readHeaders()
+	c.tell()
 	c.report(c.standing())
-	s.Looked(read, "image header")
-	if c.skipped > 0 {
-		s.Looked(c.skipped, "file that imgward writes")
-	}
 }
 
 type chainLook struct {
-	ctx     context.Context
-	host    *Host
-	t       *Target
-	s       *Sheet
-	images  map[ID]*imageFile
-	order   []*imageFile // as they were found
-	users   map[ID][]imageUser
-	skipped int // files that imgward writes to now
+	ctx    context.Context
+	host   *Host
+	t      *Target
+	s      *Sheet
+	images map[ID]*imageFile
+	order  []*imageFile // as they were found
+	users  map[ID][]imageUser
 }
 
 // An imageFile is a regular file that may be one, by what it is and not by its name.
 type imageFile struct {
 	id   ID
-	path string   // the first name that it was found by
-	dirs []string // the directories it was found in; names in its header count from there
+	path string      // the first name that it was found by
+	dirs []string    // the directories it was found in; names in its header count from there
+	stat hostfs.Stat // as it was listed last
+	read bool        // its header was read since, or could not be
 	refs []probe.Reference
+	err  error // why some of them are not known
 
 	// What makes it stand on the target; set for those that do.
 	words  string // its header's, that lead to the target or to under, and lowest
@@ -97,37 +103,44 @@ type userWords struct {
 	source  string
 }
 
-// dirs gives the directories to look in, once each, and takes down who uses which
-// image. What it says of images that cannot be looked at, the listing of their
-// directory says again.
-func (c *chainLook) dirs() []string {
+// knownDirs gives the directories to look in that are known without xenstore, once
+// each.
+func (c *chainLook) knownDirs() []string {
 	var out []string
-	add := func(dir string) {
+	if c.t.ID.Kind != KindBlock {
+		out = append(out, dirOf(c.t.Real))
+		if given, err := filepath.Abs(c.t.Path); err == nil && dirOf(given) != out[0] {
+			out = append(out, dirOf(given))
+		}
+	}
+	for _, dir := range c.t.described(c.ctx, c.host) {
 		if !slices.Contains(out, dir) {
 			out = append(out, dir)
 		}
 	}
-	if c.t.ID.Kind != KindBlock {
-		add(dirOf(c.t.Real))
-		if given, err := filepath.Abs(c.t.Path); err == nil {
-			add(dirOf(given))
-		}
-	}
+	return out
+}
+
+// usedDirs adds to the directories those that nodes of xenstore name, and takes
+// down who uses which image. What it says of images that cannot be looked at, the
+// listing of their directory says again.
+func (c *chainLook) usedDirs(dirs []string) []string {
 	// What of xenstore and of descriptions cannot be read, the collectors xen,
 	// configs and saved say.
 	if scan, err := c.t.scan(); err == nil && scan != nil {
 		for _, n := range scan.nodes {
-			c.node(scan, n, add)
+			c.node(scan, n, func(dir string) {
+				if !slices.Contains(dirs, dir) {
+					dirs = append(dirs, dir)
+				}
+			})
 		}
 	}
 	inv := c.t.inventory(c.ctx, c.host)
-	for _, dir := range inv.dirs {
-		add(dir)
-	}
 	for _, d := range inv.disks {
 		c.described(inv, d)
 	}
-	return out
+	return dirs
 }
 
 // dirOf is the directory of a file's absolute path, with the links and dots in it

@@ -23,21 +23,22 @@ const (
 	// answers late.
 	readers = 8
 
-	// inOneGo is how many headers are read after one look at who has leases and
+	// inOneGo is how many headers are at most read after one look at who has leases and
 	// writes. The kernel stops all openers of files for a moment to list its locks.
 	inOneGo = 16
 )
 
 // list takes down the files in a directory that may be images. The target is not
 // among them: what it stands on does not matter, and to open it would disturb
-// those who ask who has it open.
-func (c *chainLook) list(dir string) {
+// those who ask who has it open. A file that was listed before is to be read again
+// if it is not the same. What cannot be listed is said through blind.
+func (c *chainLook) list(dir string, blind func(where string, err error)) {
 	entries, err := c.host.FS.StatDir(dir)
 	if nothingThere(err) {
 		return
 	}
 	if err != nil {
-		c.s.Blind(dir, err)
+		blind(dir, err)
 		return
 	}
 	slices.SortFunc(entries, func(a, b hostfs.Entry) int { return cmp.Compare(a.Name, b.Name) })
@@ -47,7 +48,7 @@ func (c *chainLook) list(dir string) {
 			continue
 		}
 		if e.Err != nil {
-			c.s.Blind(path, e.Err)
+			blind(path, e.Err)
 			continue
 		}
 		id, ok := idOf(e.Stat)
@@ -57,12 +58,15 @@ func (c *chainLook) list(dir string) {
 		img := c.images[id]
 		if img == nil {
 			if len(c.order) == maxImages {
-				c.s.Blind(dir, fmt.Errorf("more than %d files to look at", maxImages))
+				blind(dir, fmt.Errorf("more than %d files to look at", maxImages))
 				return
 			}
 			img = &imageFile{id: id, path: path}
 			c.images[id] = img
 			c.order = append(c.order, img)
+		}
+		if img.stat != e.Stat {
+			img.stat, img.read = e.Stat, false
 		}
 		if !slices.Contains(img.dirs, dir) {
 			img.dirs = append(img.dirs, dir)
@@ -70,46 +74,62 @@ func (c *chainLook) list(dir string) {
 	}
 }
 
-// readHeaders reads what all images name and tells how many could be read.
-func (c *chainLook) readHeaders() int {
-	var next, done, skipped atomic.Int64
-	var mu sync.Mutex
-	var unread []Finding
+// readHeaders reads what all images name that were not read since they were
+// listed.
+func (c *chainLook) readHeaders() {
+	var unread []*imageFile
+	for _, img := range c.order {
+		if !img.read {
+			unread = append(unread, img)
+		}
+	}
+	var next atomic.Int64
 	var wg sync.WaitGroup
-	for range min(readers, len(c.order)) {
+	step := min(inOneGo, len(unread)/readers+1)
+	for range min(readers, len(unread)) {
 		wg.Go(func() {
 			for {
-				end := int(next.Add(inOneGo))
-				if end-inOneGo >= len(c.order) || c.ctx.Err() != nil {
+				end := int(next.Add(int64(step)))
+				if end-step >= len(unread) || c.ctx.Err() != nil {
 					return
 				}
 				now := c.inHand()
-				for _, img := range c.order[end-inOneGo : min(end, len(c.order))] {
-					err := c.readHeader(img, now)
-					switch {
-					case errors.Is(err, fs.ErrNotExist): // removed since the listing
-					case errors.Is(err, errOurs):
-						skipped.Add(1)
-					case err != nil:
-						f := blind(chain{}.Name(), img.path, err)
-						f.Detail = "could not look at what image " + quote(img.path) + " stands on: " + reason(err).Error()
-						mu.Lock()
-						unread = append(unread, f)
-						mu.Unlock()
-					default:
-						done.Add(1)
-					}
+				for _, img := range unread[end-step : min(end, len(unread))] {
+					img.read, img.refs, img.err = true, nil, nil
+					img.err = c.readHeader(img, now)
 				}
 			}
 		})
 	}
 	wg.Wait()
+}
+
+// tell says how many headers were read, and which could not be. That the time was
+// over before all were read, Examine says.
+func (c *chainLook) tell() {
+	var unread []Finding
+	read, skipped := 0, 0
+	for _, img := range c.order {
+		switch {
+		case !img.read || errors.Is(img.err, fs.ErrNotExist): // removed since the listing
+		case errors.Is(img.err, errOurs):
+			skipped++
+		case img.err != nil:
+			f := blind(chain{}.Name(), img.path, img.err)
+			f.Detail = "could not look at what image " + quote(img.path) + " stands on: " + reason(img.err).Error()
+			unread = append(unread, f)
+		default:
+			read++
+		}
+	}
 	slices.SortFunc(unread, func(a, b Finding) int { return cmp.Compare(a.Key, b.Key) })
 	for _, f := range someOf(unread, "image") {
 		c.s.Found(f)
 	}
-	c.skipped = int(skipped.Load())
-	return int(done.Load())
+	c.s.Looked(read, "image header")
+	if skipped > 0 {
+		c.s.Looked(skipped, "file that imgward writes")
+	}
 }
 
 // errOurs says of a file that imgward writes to it now.

@@ -254,6 +254,27 @@ func TestChainBelongsToNoDomain(t *testing.T) {
 	}
 }
 
+// What comes into a directory, or changes there, while xenstore is asked is seen.
+func TestChainWhileXenstoreAnswers(t *testing.T) {
+	const name = "/srv/images/a.qcow2"
+	for what, change := range map[string]func(m *machine){
+		"a new overlay": func(m *machine) { m.header("/srv/images/b.qcow2", 202, overlay("web1.img")) },
+		"a header that was written": func(m *machine) {
+			m.fs.SetStat(name, hostfs.Stat{Type: hostfs.Regular, Dev: hostfs.Mkdev(8, 1), Ino: 201, Size: 4096, MtimeNs: 1})
+			m.fs.SetData(name, 0, overlay("web1.img"))
+		},
+		"another file of the name": func(m *machine) { m.header(name, 203, overlay("web1.img")) },
+	} {
+		m := newMachine()
+		m.header(name, 201, overlay(""))
+		xenHost(t, m)
+		m.host.Store = &changingStore{Store: m.host.Store, changes: 1, change: func() { change(m) }}
+		if got := found(m.collect(t, chain{}, image)); len(got) != 1 || !strings.HasPrefix(got[0], "chain.parent same ") {
+			t.Errorf("%s: found %q", what, got)
+		}
+	}
+}
+
 // A lease that is taken only to ask for it does not hide what the image stands on.
 func TestChainWaitsForPassingLease(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -60,14 +60,22 @@ type inventoryBlind struct {
 // on. It is read when the first collector asks, for all of them.
 func (t *Target) inventory(ctx context.Context, host *Host) *inventory {
 	l := t.descriptions
-	l.once.Do(func() {
-		l.inventory = readInventory(ctx, host, t.ID)
+	l.settle.Do(func() {
+		l.read.Do(func() { l.inventory = readInventory(ctx, host, t.ID) })
 		if scan, err := t.scan(); err == nil && scan != nil {
 			l.inventory.withoutUnplugged(ctx, host.Store, scan)
 		}
 		l.inventory.paths = newLookups(host.FS)
 	})
 	return l.inventory
+}
+
+// described gives the directories of what descriptions name, which are known before
+// xenstore has answered.
+func (t *Target) described(ctx context.Context, host *Host) []string {
+	l := t.descriptions
+	l.read.Do(func() { l.inventory = readInventory(ctx, host, t.ID) })
+	return l.inventory.dirs
 }
 
 // withoutUnplugged takes out the disks that libxl's record of a living domain
@@ -105,10 +113,11 @@ func (d disk) recordOf() (domid string) {
 	return domid
 }
 
-// lookedUp is an inventory that is read when it is first asked for.
+// lookedUp is an inventory that is read when it is first asked for, and settled
+// when the first one asks for all of it.
 type lookedUp struct {
-	once      sync.Once
-	inventory *inventory
+	read, settle sync.Once
+	inventory    *inventory
 }
 
 // The directories in which descriptions of domains lie. A file is a description
