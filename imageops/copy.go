@@ -76,7 +76,11 @@ func (c *copier) open(ctx context.Context, src Source, o Options) error {
 			t.fail(err)
 		}
 	}
-	if c.flow, err = newFlow(ctx, o, o.ChunkSize); err != nil {
+	room := o.ChunkSize
+	if o.Delta {
+		room *= 2 // for the target's bytes
+	}
+	if c.flow, err = newFlow(ctx, o, room); err != nil {
 		return err
 	}
 	if s, ok := src.(Stopper); ok {
@@ -184,6 +188,12 @@ func (c *copier) takeAway() error {
 	if err := c.all(func(t *target) { t.keepTail(max(c.size, 0)) }); err != nil {
 		return err
 	}
+	if c.o.Delta {
+		return c.all(func(t *target) { // it is zeroed when something differs
+			t.keepOld()
+			t.uncache(0, t.dst.dst.Size())
+		})
+	}
 	if err := c.all((*target).zeroHeld); err != nil {
 		return err
 	}
@@ -202,7 +212,11 @@ func (c *copier) transfer() error {
 		got:  c.put,
 		done: func(int64) {},
 	}
-	if err := p.run(); err != nil {
+	err := p.run()
+	for _, t := range c.targets {
+		t.abandon()
+	}
+	if err != nil {
 		return err
 	}
 	c.size = p.size
@@ -216,6 +230,9 @@ func (c *copier) transfer() error {
 	}
 	// Before anything boots: what is held back is still zero.
 	if err := c.sums.finish(&c.rep, c.o, c.src.name, c.size); err != nil {
+		return err
+	}
+	if err := c.all((*target).settle); err != nil {
 		return err
 	}
 	return c.all(func(t *target) {
@@ -250,7 +267,9 @@ func (t *target) fits(size int64, source string, o Options) error {
 	switch {
 	case size > t.dst.dst.Size():
 		return refuse(fmt.Errorf("%q: %w: %d bytes for %d", source, ErrTooSmall, t.dst.dst.Size(), size))
-	case (o.Verify || t.holdBack) && !readable:
+	case o.Delta && t.fresh:
+		return refuse(errors.New("a new target has nothing to compare with"))
+	case (o.Verify || t.holdBack || o.Delta) && !readable:
 		return refuse(fmt.Errorf("it cannot be read back: %w", errors.ErrUnsupported))
 	}
 	return nil

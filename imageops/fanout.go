@@ -21,8 +21,10 @@ type Fanout struct {
 }
 
 // NewFanout announces n targets for src. Of the options Fresh and HoldBack mean
-// nothing: each target says that itself. Progress is that of the slowest target.
+// nothing, because each target says that itself, and all is written, whatever Delta
+// says. Progress is that of the slowest target.
 func NewFanout(ctx context.Context, src Source, o Options, n int) *Fanout {
+	o.Delta = false
 	return &Fanout{ctx: ctx, src: src, o: o, missing: n}
 }
 

@@ -41,12 +41,12 @@ const faultSize, faultMore = 3<<20 + 700, 5000
 // faultSource and faultOld are made once: many copies begin with them.
 var faultSource, faultOld = patchy(faultSize, 5), noise(faultSize+faultMore, 6)
 
-func newFaultCase(t *testing.T, eng engine.Engine, holdBack bool) *faultCase {
+func newFaultCase(t *testing.T, eng engine.Engine, holdBack, delta bool) *faultCase {
 	return &faultCase{
 		src: &image{bytes: faultSource.bytes, holes: faultSource.holes},
 		dst: &disk{bytes: bytes.Clone(faultOld)},
 		o: whole(t, Options{
-			ChunkSize: 4 * testChunk, QueueDepth: 3, Sparse: SparseDetect, HoldBack: holdBack, Verify: true, Engine: eng,
+			ChunkSize: 4 * testChunk, QueueDepth: 3, Sparse: SparseDetect, HoldBack: holdBack, Delta: delta, Verify: true, Engine: eng,
 		}),
 	}
 }
@@ -68,9 +68,10 @@ func (c *faultCase) wrote() bool {
 }
 
 func TestFaultAtEveryRequest(t *testing.T) {
-	for _, holdBack := range []bool{false, true} {
+	for i := range 4 {
+		holdBack, delta := i%2 == 1, i >= 2
 		count := &tally{Engine: engine.Pool(1), n: map[engine.Kind]int{}}
-		c := newFaultCase(t, count, holdBack)
+		c := newFaultCase(t, count, holdBack, delta)
 		rep, err := Copy(t.Context(), c.dst, c.src, c.o)
 		if err != nil {
 			t.Fatal(err)
@@ -84,12 +85,12 @@ func TestFaultAtEveryRequest(t *testing.T) {
 		for kind, n := range count.n {
 			for at := 1; at <= n; at++ {
 				workers := 1 + 3*(at%2)
-				testFault(t, kind, at, "EIO", syscall.EIO, workers, holdBack)
+				testFault(t, kind, at, "EIO", syscall.EIO, workers, holdBack, delta)
 				if kind == engine.Read {
-					testFault(t, kind, at, "short 100", io.ErrUnexpectedEOF, workers, holdBack)
+					testFault(t, kind, at, "short 100", io.ErrUnexpectedEOF, workers, holdBack, delta)
 				}
 				if kind == engine.Write {
-					testFault(t, kind, at, "short 100", io.ErrShortWrite, workers, holdBack)
+					testFault(t, kind, at, "short 100", io.ErrShortWrite, workers, holdBack, delta)
 				}
 			}
 		}
@@ -99,11 +100,11 @@ func TestFaultAtEveryRequest(t *testing.T) {
 // testFault lets one request fail. The copy fails with that error and nothing
 // else, says so if the target may have changed, and leaves nothing that boots
 // unless the failure came after all the rest was right.
-func testFault(t *testing.T, kind engine.Kind, at int, what string, want error, workers int, holdBack bool) {
+func testFault(t *testing.T, kind engine.Kind, at int, what string, want error, workers int, holdBack, delta bool) {
 	t.Helper()
 	script := fmt.Sprintf("%v %d %s", kind, at, what)
 	eng := &tally{Engine: engine.Faulty(engine.Pool(workers), script), n: map[engine.Kind]int{}}
-	c := newFaultCase(t, eng, holdBack)
+	c := newFaultCase(t, eng, holdBack, delta)
 	rep, err := Copy(t.Context(), c.dst, c.src, c.o)
 	if err == nil && kind == engine.Zero && eng.n[kind] < at {
 		return // out of order fewer zeros are joined, or more: there was no such request
@@ -154,7 +155,7 @@ func (c *faultCase) gaveBack() bool {
 func TestFirstRequestOfAllLeavesTheTargetAlone(t *testing.T) {
 	for _, holdBack := range []bool{false, true} {
 		eng := engine.Faulty(engine.Pool(2), "read 1 EIO")
-		c := newFaultCase(t, eng, holdBack)
+		c := newFaultCase(t, eng, holdBack, false)
 		c.o.QueueDepth = 1
 		rep, err := Copy(t.Context(), c.dst, c.src, c.o)
 		if !errors.Is(err, syscall.EIO) || rep.Touched || c.dst.changed() {
@@ -181,7 +182,7 @@ func TestCancelAtEveryEvent(t *testing.T) {
 	total := 0
 	for at := 0; at == 0 || at <= total; at++ {
 		ctx, cancel := context.WithCancelCause(t.Context())
-		c := newFaultCase(t, nil, true)
+		c := newFaultCase(t, nil, true, false)
 		n := 0
 		var mu sync.Mutex
 		c.dst.after = func(event) {

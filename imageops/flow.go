@@ -27,6 +27,7 @@ type flow struct {
 	own     bool // eng ends with the flow
 	mem     *blockio.Arena
 	depth   int
+	chunk   int // bytes of a chunk that are read at a time
 	free    []*chunk
 	flying  int
 	zeros   []byte // a chunk of them; nobody writes here
@@ -53,7 +54,7 @@ func newFlow(ctx context.Context, o Options, size int) (*flow, error) {
 	if err != nil {
 		return nil, err
 	}
-	f := &flow{mem: mem, depth: o.QueueDepth, eng: o.Engine, inspect: o.inspect, zeros: mem.Chunk(o.QueueDepth)}
+	f := &flow{mem: mem, depth: o.QueueDepth, chunk: o.ChunkSize, eng: o.Engine, inspect: o.inspect, zeros: mem.Chunk(o.QueueDepth)}
 	f.ctx, f.stop = context.WithCancelCause(ctx)
 	for i := range f.depth {
 		f.free = append(f.free, &chunk{buf: mem.Chunk(i)})

@@ -16,6 +16,7 @@ type Options struct {
 
 	Sparse   SparseMode
 	Fresh    bool       // the target is new and reads as zeros: zeros need not be written
+	Delta    bool       // the target is read, and what is there already is not written; for one target that is not Fresh
 	HoldBack bool       // the target's first and last MiB become zeros first and get their bytes last
 	Extents  ExtentMode // whether the source is asked for holes
 	Digest   DigestKind // of the source
@@ -95,6 +96,7 @@ type Report struct {
 	Read     int64 // read from the source; its holes are not
 	Written  int64 // of the source, written to the target as data
 	Zeroed   int64 // of the source, zeros of the target without being sent
+	Same     int64 // of the source, with Delta: read from the target's storage, found equal, and left alone
 	Verified int64 // read back, or compared, and found equal
 	Tail     int64 // of the target behind the end of the source: they stayed
 
@@ -104,7 +106,7 @@ type Report struct {
 	Engine     string
 	Elapsed    time.Duration
 	Touched    bool     // something reached the target, or may have
-	Ranges     []Extent // where that is, joined and in order; all else of the target is as it was
+	Ranges     []Extent // where that is, joined and in order, at most 16384; all else of the target is as it was
 }
 
 const (

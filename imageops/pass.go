@@ -17,6 +17,7 @@ type pass struct {
 	got    func(c *chunk, ext []Extent) // the bytes of c are there, and this is what they are; may change them
 	done   func(n int64)                // so many bytes were read and are in the tree
 	failed func() bool                  // nil, or whether to stop early
+	want   func(off int64) int64        // nil, or where the first chunk from off on is that is to be read, or the end
 
 	off    int64
 	stream bool
@@ -54,7 +55,12 @@ func (p *pass) begin(c *chunk) (more bool) {
 	if !p.more() {
 		return false // a stream ended, or the endpoint failed, since the last chunk
 	}
-	n := int64(len(c.buf))
+	if p.want != nil {
+		if p.off = p.want(p.off); !p.more() {
+			return false
+		}
+	}
+	n := int64(p.flow.chunk)
 	if p.size >= 0 {
 		n = min(n, p.size-p.off)
 	}

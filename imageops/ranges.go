@@ -25,8 +25,28 @@ func (r *ranges) add(off, n int64) {
 	*r = slices.Replace(*r, from, to, Extent{Off: off, Len: end - off})
 }
 
+// maxRanges is how many ranges a report has. Where more were changed, here and there,
+// those that lie nearest to each other are joined with what is between them.
+const maxRanges = 1 << 14
+
 // touch notes that n bytes of the target at off may be others from now on.
 func (r *Report) touch(off, n int64) {
 	r.Touched = true
 	(*ranges)(&r.Ranges).add(off, n)
+	for gap := int64(1 << 20); len(r.Ranges) > maxRanges; gap *= 2 {
+		(*ranges)(&r.Ranges).join(gap)
+	}
+}
+
+// join joins ranges with less than gap bytes between them.
+func (r *ranges) join(gap int64) {
+	out := (*r)[:0]
+	for _, e := range *r {
+		if n := len(out); n > 0 && e.Off-out[n-1].End() < gap {
+			out[n-1].Len = e.End() - out[n-1].Off
+			continue
+		}
+		out = append(out, e)
+	}
+	*r = out
 }

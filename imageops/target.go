@@ -23,6 +23,7 @@ type target struct {
 	c      *copier
 	held   held
 	taken  bool   // what is held back was zeroed
+	delta  *delta // nil: all is written
 	run    Extent // zeros that wait for more
 	done   int64  // bytes of the source that are dealt with
 	flying int
@@ -61,6 +62,9 @@ func (t *target) join(c *copier) {
 	}
 	if g, ok := dst.(Grower); ok && c.size < 0 && t.fresh && !t.holdBack {
 		t.grows = g
+	}
+	if c.o.Delta {
+		t.delta = &delta{}
 	}
 	t.rep.Tail = dst.Size() - max(c.size, 0)
 }
@@ -114,6 +118,9 @@ func (t *target) add(n int64) {
 // keepTail reads what of the target is held back and does not come from the
 // source, which reaches to byte size.
 func (t *target) keepTail(size int64) {
+	if t.delta != nil {
+		size = 0 // all of it is compared
+	}
 	for _, p := range t.held.parts() {
 		if from := max(p.off, size); from < p.end() {
 			t.uncache(from, p.end()-from)
@@ -138,10 +145,14 @@ func (t *target) put(ch *chunk, ext []Extent) {
 	if !t.reach(ch.off + int64(len(ch.data))) {
 		return
 	}
-	if t.c.o.Sparse == SparseDetect && !(len(ext) == 1 && ext[0].Zero) {
+	if t.delta == nil && t.c.o.Sparse == SparseDetect && !(len(ext) == 1 && ext[0].Zero) {
 		ext = classify(ch.data, ch.off, t.block, t.c.flow.zeros)
 	}
 	t.held.take(ch.data, ch.off)
+	if t.delta != nil {
+		t.compare(ch, ext)
+		return
+	}
 	for _, e := range ext {
 		m := t.held.middle(e)
 		t.add(e.Len - m.Len)

@@ -12,20 +12,21 @@ func (c *copier) readBack() error {
 	if !c.o.Verify {
 		return nil
 	}
-	left := int64(0)
-	c.alive(func(*target) bool { left++; return true })
-	meter := newMeter("verify", left*c.size, c.o.Progress)
+	total := int64(0)
+	c.alive(func(t *target) bool { total += t.changed(c.size); return true })
+	meter := newMeter("verify", total, c.o.Progress)
 	for _, t := range c.targets {
 		if t.err != nil {
 			continue
 		}
 		t.uncache(0, c.size)
+		want := t.wants(c.size)
 		p := &pass{
 			flow: c.flow, end: t.dst, do: t.do, size: c.size, failed: func() bool { return t.err != nil },
 			sums: newSums(c.flow, nil, true, c.size, c.o.ChunkSize),
 			read: func(int64) {},
 			got:  func(ch *chunk, _ []Extent) { t.held.lay(ch.data, ch.off) },
-			done: meter.add,
+			done: meter.add, want: want,
 		}
 		p.sums.tree.markLike(c.sums.tree)
 		if err := p.run(); err != nil {
@@ -34,10 +35,10 @@ func (c *copier) readBack() error {
 		if t.err != nil {
 			continue
 		}
-		if p.sums.sum(BLAKE3, c.size) == nil {
+		if want == nil && p.sums.sum(BLAKE3, c.size) == nil {
 			return errStuck
 		}
-		if i, n := c.sums.tree.differs(p.sums.tree); n > 0 {
+		if i, n := t.differs(p.sums.tree); n > 0 {
 			off := int64(i) * int64(c.o.ChunkSize)
 			t.mismatch(off, min(int64(n)*int64(c.o.ChunkSize), c.size-off))
 			continue

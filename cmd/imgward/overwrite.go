@@ -9,13 +9,14 @@ import (
 func (u *ui) overwriteCommand() *cli.Command {
 	return &cli.Command{
 		Name: "overwrite", Usage: "replace what is in an existing image or device, in place", ArgsUsage: "SRC|- DST", HideHelpCommand: true,
-		Flags: targetOptions(),
+		Flags: targetOptions(&cli.BoolFlag{Name: "delta", Usage: "read the target too, and write only what differs"}),
 		Action: func(c *cli.Context) error {
 			t, err := u.transfer(c, guard.Overwrite)
 			if err != nil {
 				return err
 			}
 			defer t.close()
+			t.options.Delta = c.Bool("delta")
 			src, err := t.open(c)
 			if err != nil {
 				return err

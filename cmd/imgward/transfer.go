@@ -346,6 +346,7 @@ type outcomeJSON struct {
 	Read      int64  `json:"read"`
 	Written   int64  `json:"written"`
 	Zeroed    int64  `json:"zeroed"`
+	Same      int64  `json:"same,omitempty"`
 	Verified  int64  `json:"verified"`
 	Tail      int64  `json:"tail"`
 	Reflinked bool   `json:"reflinked"`
@@ -357,7 +358,7 @@ type outcomeJSON struct {
 // say reports a finished transfer.
 func (t *transfer) say(command, verb string, o *outcome) {
 	r := o.report
-	size := r.Written + r.Zeroed
+	size := r.Written + r.Zeroed + r.Same
 	if o.reflinked {
 		size = o.size
 	}
@@ -371,6 +372,9 @@ func (t *transfer) say(command, verb string, o *outcome) {
 		how += ", not read back"
 	}
 	t.result("%s %s to %s: %s (%s zeros), %s", verb, printable(o.source), printable(o.target), guard.Bytes(size), guard.Bytes(r.Zeroed), how)
+	if t.options.Delta {
+		t.result("read %s, equal already %s, written %s, zeroed %s", guard.Bytes(r.Read), guard.Bytes(r.Same), guard.Bytes(r.Written), guard.Bytes(r.Zeroed))
+	}
 	digest := ""
 	if len(r.Digest) > 0 {
 		digest = r.DigestKind.String() + ":" + hex.EncodeToString(r.Digest)
@@ -381,7 +385,7 @@ func (t *transfer) say(command, verb string, o *outcome) {
 		t.result("%s at the end of the target were kept as they were", guard.Bytes(r.Tail))
 	}
 	t.object(outcomeJSON{
-		Command: command, Source: o.source, Target: o.target, Size: size, Read: r.Read, Written: r.Written, Zeroed: r.Zeroed,
+		Command: command, Source: o.source, Target: o.target, Size: size, Read: r.Read, Written: r.Written, Zeroed: r.Zeroed, Same: r.Same,
 		Verified: r.Verified, Tail: r.Tail, Reflinked: o.reflinked, Digest: digest, Seconds: fmt.Sprintf("%.3f", r.Elapsed.Seconds()),
 	})
 }
