@@ -29,6 +29,13 @@ type input struct {
 	parents []*guard.Source // that the image was derived from
 	closers []io.Closer
 	looking sync.Mutex // held while it is looked at again
+	warm    bool       // it is read through the page cache
+	leaves  bool       // what that brings there is taken out again
+}
+
+// readOption says how the source is read.
+func readOption() cli.Flag {
+	return &cli.StringFlag{Name: "read", Value: "auto", Usage: "read the source `auto|direct|cache`: past the page cache, or through it; by itself the latter where most of it is there"}
 }
 
 // formatOptions are the options about what an image is.
@@ -63,6 +70,9 @@ func (s *session) input(c *cli.Context, path string, raw bool) (in *input, err e
 	if in.file, err = blockio.NewFile(in.source.File); err != nil {
 		return in, err
 	}
+	if err := in.choose(c.String("read")); err != nil {
+		return in, err
+	}
 	looks, err := format.Guess(in.file, in.file.Size())
 	if err != nil {
 		return in, err
@@ -71,6 +81,33 @@ func (s *session) input(c *cli.Context, path string, raw bool) (in *input, err e
 		return in, err
 	}
 	return in, s.interpret(c.Context, in, told != "", c.StringSlice("backing"))
+}
+
+// choose decides whether the file is read past the page cache, or through it because
+// most of it is there: memory is faster than the disk then, and direct I/O would not
+// use it.
+func (in *input) choose(told string) error {
+	switch told {
+	case "direct":
+		return nil
+	case "cache":
+		return in.cached(false)
+	case "", "auto":
+	default:
+		return usagef("read %q: want auto, direct or cache", told)
+	}
+	n, err := in.file.Cached()
+	if err != nil || n < in.file.Size()/2 || n == 0 {
+		return nil // a kernel that does not tell is no reason to stop
+	}
+	return in.cached(false)
+}
+
+// cached has the file read through the page cache, which is left as it was found if
+// leave is set.
+func (in *input) cached(leave bool) error {
+	in.warm, in.leaves = true, leave
+	return in.file.SetDirect(false)
 }
 
 // chooseFormat decides how an image is read: as told, or as its name and its bytes
@@ -105,7 +142,7 @@ func (s *session) interpret(ctx context.Context, in *input, told bool, backing [
 		return nil
 	}
 	// What is read in small or odd pieces is better read ahead by the kernel.
-	if err := in.file.SetDirect(false); err != nil {
+	if err := in.cached(!in.warm); err != nil {
 		return err
 	}
 	if in.kind.Compressed() {
@@ -249,6 +286,17 @@ func (in *input) target() *guard.Target {
 	return in.source.Target
 }
 
+// how says how the image is read.
+func (in *input) how() string {
+	switch {
+	case in.file == nil:
+		return "from a pipe"
+	case in.file.Direct():
+		return "directly"
+	}
+	return "through the page cache"
+}
+
 // stream reports whether the size is not known.
 func (in *input) stream() bool { return in.from.Size() < 0 }
 
@@ -281,6 +329,9 @@ func (in *input) Close() error {
 	}
 	for _, p := range in.parents {
 		err = errors.Join(err, p.Close())
+	}
+	if in.leaves {
+		err = errors.Join(err, in.file.Uncache(0, in.file.Size()))
 	}
 	if in.source != nil {
 		err = errors.Join(err, in.source.Close())

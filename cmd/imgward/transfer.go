@@ -31,7 +31,7 @@ type transfer struct {
 
 // bytesOptions are the options about the bytes.
 func bytesOptions(more ...cli.Flag) []cli.Flag {
-	return targeted(append(append(append(expectOptions(), formatOptions()...),
+	return targeted(append(append(append(expectOptions(), formatOptions()...), readOption(),
 		&cli.StringFlag{Name: "digest", Value: "blake3", Usage: "checksum of the source: `none|blake3|sha256|sha512`"},
 		&cli.BoolFlag{Name: "no-verify", Usage: "do not read the target back"},
 		&cli.BoolFlag{Name: "no-extents", Usage: "read the source's holes too: for file systems that tell holes where data is"},
@@ -153,6 +153,11 @@ func asIs(in *input, told bool, dst string) error {
 
 // bytes copies the source to a target, alone or together with the other targets.
 func (t *transfer) bytes(ctx context.Context, o *outcome, to *blockio.File, in *input) (err error) {
+	written := "through the page cache"
+	if to.Direct() {
+		written = "directly"
+	}
+	o.how = fmt.Sprintf("read %s, written %s", in.how(), written)
 	if t.fan != nil {
 		o.joined = true
 		t.ready()
@@ -316,7 +321,8 @@ type outcome struct {
 	source    string
 	target    string
 	created   bool
-	joined    bool // the copy that several targets have in common
+	how       string // the bytes went
+	joined    bool   // the copy that several targets have in common
 	reflinked bool
 	size      int64
 	report    imageops.Report
@@ -351,6 +357,8 @@ type outcomeJSON struct {
 	Tail      int64  `json:"tail"`
 	Reflinked bool   `json:"reflinked"`
 	Digest    string `json:"digest,omitempty"`
+	How       string `json:"how,omitempty"`
+	Engine    string `json:"engine,omitempty"`
 	Seconds   string `json:"seconds"`
 	Exit      int    `json:"exit"`
 }
@@ -372,6 +380,9 @@ func (t *transfer) say(command, verb string, o *outcome) {
 		how += ", not read back"
 	}
 	t.result("%s %s to %s: %s (%s zeros), %s", verb, printable(o.source), printable(o.target), guard.Bytes(size), guard.Bytes(r.Zeroed), how)
+	if o.how != "" && !o.reflinked {
+		t.result("%s, by a %s", o.how, r.Engine)
+	}
 	if t.options.Delta {
 		t.result("read %s, equal already %s, written %s, zeroed %s", guard.Bytes(r.Read), guard.Bytes(r.Same), guard.Bytes(r.Written), guard.Bytes(r.Zeroed))
 	}
@@ -385,7 +396,7 @@ func (t *transfer) say(command, verb string, o *outcome) {
 		t.result("%s at the end of the target were kept as they were", guard.Bytes(r.Tail))
 	}
 	t.object(outcomeJSON{
-		Command: command, Source: o.source, Target: o.target, Size: size, Read: r.Read, Written: r.Written, Zeroed: r.Zeroed, Same: r.Same,
+		Command: command, Source: o.source, Target: o.target, Size: size, Read: r.Read, Written: r.Written, Zeroed: r.Zeroed, Same: r.Same, How: o.how, Engine: r.Engine,
 		Verified: r.Verified, Tail: r.Tail, Reflinked: o.reflinked, Digest: digest, Seconds: fmt.Sprintf("%.3f", r.Elapsed.Seconds()),
 	})
 }

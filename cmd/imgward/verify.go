@@ -16,7 +16,7 @@ func (u *ui) verifyCommand() *cli.Command {
 	return &cli.Command{
 		Name: "verify", Usage: "compare an image with another, or with a digest; without either, print its digest",
 		ArgsUsage: "IMAGE [OTHER]", HideHelpCommand: true,
-		Flags: judged(append(append(expectOptions(), formatOptions()...),
+		Flags: judged(append(append(expectOptions(), formatOptions()...), readOption(),
 			&cli.StringFlag{Name: "digest", Value: "blake3", Usage: "which digest to print: `blake3|sha256|sha512`"},
 			&cli.BoolFlag{Name: "no-extents", Usage: "read the image's holes too: for file systems that tell holes where data is"},
 		)...),
