@@ -76,6 +76,9 @@ const (
 	LocalityUnknown  Code = "locality.unknown"
 	LocalityExported Code = "locality.exported"
 
+	ContentDirty  Code = "content.dirty"
+	ContentMember Code = "content.member"
+
 	SelfOverlap    Code = "self.overlap"
 	SelfBinary     Code = "self.binary"
 	SelfWriting    Code = "self.writing"
@@ -185,6 +188,9 @@ var rules = []rule{
 	{LocalityUnknown, Unsure, Note, true, false, `The target is on storage of a kind of which it is not known whether other hosts can use it. If they cannot, say so once with "imgward trust-local".`},
 	{LocalityExported, Unsure, Note, true, false, `This host exports a directory with the target in it over NFS, or is set up to, so a domain of another host may have it as a disk. End the export, or make sure that no other host uses the target.`},
 
+	{ContentDirty, Unsure, Note, true, true, `What is on the target says that whoever used it last did not finish: a file system was not unmounted, an array not stopped, a machine hibernated. That is what the disk of a domain looks like that was saved, or was killed, or runs on another host that shares the storage; and what a copy of a running disk looks like. Find out whose it is. If nobody wants it any more, override this finding by the name that it shows; --domain does so for the disk of a domain that is at rest.`},
+	{ContentMember, Unsure, Note, true, true, `The target is a part of something that a machine puts together of disks or of volumes: a volume group of LVM, an array, a pool, a mirror over the network. On this host nothing stands on it, or another line says what; whether it is in use inside a domain or on another host, its bytes do not tell. Find out whose it is, and override this finding by the name that it shows; --domain does so for the disk of a domain that is at rest.`},
+
 	{SelfOverlap, Never, Never, false, false, `Source and target are the same thing, or one lies on the other. Copying one onto the other would read what was just written.`},
 	{SelfBinary, Never, Note, false, false, `The target is the program that is running.`},
 	{SelfWriting, Never, Never, false, false, `Another imgward is writing to the target, or to something over or under it, at this moment. Wait for it.`},
@@ -230,6 +236,7 @@ var rules = []rule{
 	{"blind.locality", Unsure, Unsure, true, false, `It could not be read on which disks or mounts the target is, what this host exports, or what was stated of its storage, so it is not known whether other hosts can use it.`},
 	{"blind.chain", Unsure, Unsure, true, false, `It could not be read of some file what it stands on, so it may be an overlay on the target: the header is damaged or of an unknown kind, the file or its directory cannot be read, or somebody has a lease on it, which reading would break. Of files that imgward itself writes to at this moment it is not asked.`},
 	{"blind.self", Unsure, Unsure, true, false, `imgward could not tell whether the target is its own program or its own records, or one of the source's layers.`},
+	{"blind.contents", Unsure, Unsure, true, false, `What is on the target could not be read, wholly or in part, so it is not known whether it was left in the middle of something. A disk with unreadable blocks is perhaps failing.`},
 	{"blind.marks", Unsure, Unsure, true, false, `imgward's own records of unfinished writes could not be read, so it is not known whether the target is whole.`},
 }
 

@@ -1,7 +1,8 @@
 package guard
 
 // Collectors is the list of all collectors, in the order in which their
-// findings are reported. Each lies in a file of its own.
+// findings are reported. Each lies in a file of its own. Those that open the
+// target run after the others.
 func Collectors() []Collector {
 	return []Collector{
 		xen{},
@@ -22,5 +23,6 @@ func Collectors() []Collector {
 		marks{},
 		managed{},
 		near{},
+		opening{contents{}},
 	}
 }

@@ -97,6 +97,7 @@ func (m *machine) image(name string, id ID, lease string, errno syscall.Errno) {
 	m.stat(name, hostfs.Stat{Type: hostfs.Regular, Dev: id.Dev, Ino: id.Ino, Size: 1 << 20})
 	m.fs.SetData(name, 0, "")
 	m.fs.SetAsk(hostfs.Lease, name, lease, errno)
+	m.fs.SetData(name, 0, "")
 	m.fs.SetAsk(hostfs.Identity, name, fmt.Sprintf("fsuuid=u-1 ino=%d btime=1.000000001", id.Ino), 0)
 }
 
@@ -105,6 +106,7 @@ func (m *machine) node(name string, id ID) {
 	m.stat(name, hostfs.Stat{Type: hostfs.BlockDevice, Dev: hostfs.Mkdev(0, 6), Ino: id.Rdev, Rdev: id.Rdev})
 	m.fs.SetAsk(hostfs.Size, name, "1048576", 0)
 	m.fs.SetAsk(hostfs.Excl, name, "free", 0)
+	m.fs.SetData(name, 0, "")
 	m.fs.SetAsk(hostfs.ReadOnly, name, "0", 0)
 }
 

@@ -309,7 +309,14 @@ func TestCollectorsReadWhatTheyDeclare(t *testing.T) {
 		t.Run(c.name(), func(t *testing.T) {
 			for _, q := range c.questions(t) {
 				for _, alone := range Collectors() {
-					read := &recorder{seen: map[string]bool{}}
+					target, err := Resolve(t.Context(), &Host{FS: c.root}, q.path)
+					if err != nil {
+						t.Fatal(err)
+					}
+					read := &recorder{seen: map[string]bool{}, target: target.Real}
+					if err := target.Close(); err != nil {
+						t.Fatal(err)
+					}
 					if _, _, err := examine(t, c.root.Record(read.note), c.store, q, []Collector{alone}); err != nil {
 						t.Fatal(err)
 					}
@@ -371,19 +378,21 @@ func inDescriptions(root *hostfs.Root, name string) bool {
 
 // A recorder notes which names were asked for.
 type recorder struct {
-	mu    sync.Mutex
-	seen  map[string]bool
-	asked []string
+	mu     sync.Mutex
+	seen   map[string]bool
+	asked  []string
+	target string // its real path
 }
 
 func (r *recorder) note(op, name string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if !strings.HasPrefix(op, "ask ") {
+	if !strings.HasPrefix(op, "ask ") && (op != "content" || name != r.target) {
 		r.seen[name] = true
 		return
 	}
-	// A question is declared by its own name, not by whom it is about.
+	// A question is declared by its own name, not by whom it is about; what is on
+	// the target is one.
 	r.seen[strings.TrimPrefix(op, "ask ")] = true
 	r.asked = append(r.asked, name)
 }

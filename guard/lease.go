@@ -61,10 +61,7 @@ func askForLease(ctx context.Context, host *Host, t *Target) (Finding, *denial) 
 			return Finding{}, &denial{"/proc/locks", lerr}
 		}
 		if taken != "" {
-			f := Finding{Code: LeaseTaken, Relation: Same, Detail: "holds a lease on it", Source: "/proc/locks: inode " + strconv.FormatUint(t.ID.Ino, 10)}
-			f.Subject, f.Key = processName(host, taken)
-			f.Remedy = "wait for " + f.Subject
-			return f, nil
+			return takenFinding(host, t, taken), nil
 		}
 		answer, err = host.FS.Ask(ctx, hostfs.Lease, t.handle.Name())
 	}
@@ -84,6 +81,13 @@ func askForLease(ctx context.Context, host *Host, t *Target) (Finding, *denial) 
 		return Finding{}, &denial{"lease", fmt.Errorf("unexpected answer %q", answer)}
 	}
 	return f, nil
+}
+
+func takenFinding(host *Host, t *Target, pid string) Finding {
+	f := Finding{Code: LeaseTaken, Relation: Same, Detail: "holds a lease on it", Source: "/proc/locks: inode " + strconv.FormatUint(t.ID.Ino, 10)}
+	f.Subject, f.Key = processName(host, pid)
+	f.Remedy = "wait for " + f.Subject
+	return f
 }
 
 // shutFinding is about a file that the kernel opens for nobody: a closed [gate]

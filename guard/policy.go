@@ -76,13 +76,12 @@ func (d Decision) String() string { return [...]string{"refuse", "proceed"}[d] }
 
 // Judge weighs the findings. It is a pure and total function: more findings
 // never make it bolder, except that an assertion of --domain needs a finding
-// that supports it.
+// that supports it, and that what is on the disk is no reason then.
 func (p Policy) Judge(fs []Finding) Verdict {
 	v := Verdict{Operation: p.Operation}
-	supported := false
+	supported := p.Domain != "" && slices.ContainsFunc(fs, func(f Finding) bool { return f.Domain == p.Domain })
 	for _, f := range fs {
-		f, overridden := p.weigh(f)
-		supported = supported || f.Domain != "" && f.Domain == p.Domain
+		f, overridden := p.weigh(f, supported)
 		switch {
 		case overridden:
 			v.Overridden = append(v.Overridden, f)
@@ -99,7 +98,7 @@ func (p Policy) Judge(fs []Finding) Verdict {
 			Source: "--domain " + quote(p.Domain), Remedy: "check the path and the domain's name",
 		})
 	}
-	if p.Domain != "" && supported {
+	if supported {
 		// The operator said whose disk he means, and it is.
 		v.Context = slices.DeleteFunc(v.Context, func(f Finding) bool { return f.Code == NearName })
 	}
@@ -110,8 +109,9 @@ func (p Policy) Judge(fs []Finding) Verdict {
 }
 
 // weigh gives a finding its severity under the policy, and tells whether the
-// operator overrode it.
-func (p Policy) weigh(f Finding) (Finding, bool) {
+// operator overrode it. supported: something says that the target is a disk of the
+// domain that was named, so that what is on it is that domain's.
+func (p Policy) weigh(f Finding, supported bool) (Finding, bool) {
 	r := ruleOf(f.Code)
 	f.Severity = r.Write
 	if p.Operation == Read {
@@ -133,6 +133,9 @@ func (p Policy) weigh(f Finding) (Finding, bool) {
 		case r.AtRest && f.Severity < Never:
 			f.Severity = Note
 		}
+	}
+	if supported && f.Domain == "" && (f.Code == ContentDirty || f.Code == ContentMember) {
+		f.Severity = Note
 	}
 	if r.Override && f.Severity > Note && f.Severity < Never {
 		for _, o := range p.Override {

@@ -167,7 +167,7 @@ func (r *rescan) news(ctx context.Context, cs []Collector) []Finding {
 		if f.Code == HoldDenied {
 			r.tell(f)
 		}
-		weighed, overridden := r.policy.weigh(f)
+		weighed, overridden := r.policy.weigh(f, false)
 		if overridden || weighed.Severity == Note || has(r.known, f) {
 			return true
 		}

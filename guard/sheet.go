@@ -41,6 +41,12 @@ type Collector interface {
 	Collect(ctx context.Context, host *Host, t *Target, s *Sheet)
 }
 
+// opening is a collector that opens the target. It runs after the others, which
+// would see it: their questions to the kernel count openers. And it does not run
+// where one of them found what nothing overrides, so that nobody is disturbed who
+// is at work on the target.
+type opening struct{ Collector }
+
 // A Sheet takes down evidence the way testing.T takes failures: what was found
 // is never lost by an early return. It may be used by several goroutines.
 type Sheet struct {
@@ -150,6 +156,13 @@ func (s *Sheet) seal() ([]Finding, []string) {
 	return s.found, s.looked
 }
 
+// final tells whether something was found that nothing overrides.
+func (s *Sheet) final() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.ContainsFunc(s.found, func(f Finding) bool { return ruleOf(f.Code).Write == Never })
+}
+
 // deadline is what one collector may take. A host with a thousand domains needs
 // a tenth of a second; a file server that does not answer must not hang us.
 const deadline = 5 * time.Second
@@ -163,20 +176,32 @@ type Evidence struct {
 }
 
 // Examine has all collectors look at the host at the same time and to the end,
-// so that a person gets the full picture and not the first reason. A collector
-// that panics, or is not done within its deadline or when ctx ends, counts as
-// blind, and what it found until then is kept.
+// so that a person gets the full picture and not the first reason, and then those
+// that open the target, one after the other. A collector that panics, or is not
+// done within its deadline or when ctx ends, counts as blind, and what it found
+// until then is kept.
 func Examine(ctx context.Context, host *Host, t *Target, cs []Collector) Evidence {
 	stackSheet := &Sheet{collector: "stack"}
 	view := t.look(ctx, host, stackSheet.Blind)
 	sheets := []*Sheet{stackSheet}
 	var wg sync.WaitGroup
+	var last []func()
 	for _, c := range cs {
 		s := &Sheet{collector: c.Name()}
 		sheets = append(sheets, s)
-		wg.Go(func() { s.run(ctx, c, host, view) })
+		look := func() { s.run(ctx, c, host, view) }
+		if _, ok := c.(opening); ok {
+			last = append(last, look)
+			continue
+		}
+		wg.Go(look)
 	}
 	wg.Wait()
+	for _, look := range last {
+		if !slices.ContainsFunc(sheets, (*Sheet).final) {
+			look()
+		}
+	}
 	e := Evidence{view: view}
 	for _, s := range sheets {
 		found, looked := s.seal()

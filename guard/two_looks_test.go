@@ -29,6 +29,10 @@ type stage struct {
 func (s *stage) collectors() []Collector {
 	var out []Collector
 	for _, c := range Collectors() {
+		if o, ok := c.(opening); ok {
+			out = append(out, opening{spectator{o.Collector, s}})
+			continue
+		}
 		out = append(out, spectator{c, s})
 	}
 	return out
@@ -193,11 +197,11 @@ func TestCapturedUsesAreSeenBySecondLook(t *testing.T) {
 }
 
 // usedByName says that something refuses that is neither blindness nor the
-// kernel's answer about the open file.
+// kernel's answer about the open file, nor read through it.
 func usedByName(v Verdict) bool {
 	for _, f := range v.Because {
 		switch f.Code {
-		case LeaseReaders, LeaseRefused, LeaseTaken, FileShut, ExclHeld, DMOpen:
+		case LeaseReaders, LeaseRefused, LeaseTaken, FileShut, ExclHeld, DMOpen, ContentDirty, ContentMember:
 			continue
 		}
 		if !strings.HasPrefix(string(f.Code), "blind.") {

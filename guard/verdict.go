@@ -178,7 +178,7 @@ func (f Finding) clarity() int {
 		return 1 // a running domain is said by its disk
 	case f.Domain != "" || f.Code == LockGuest || f.Code == ChainLive || f.Code == SelfWriting || strings.HasPrefix(string(f.Code), "xen."):
 		return 2
-	case slices.Contains([]Code{LeaseRefused, LeaseReaders, DMOpen, ExclHeld}, f.Code), strings.HasPrefix(string(f.Code), "blind."):
+	case slices.Contains([]Code{LeaseRefused, LeaseReaders, DMOpen, ExclHeld, ContentDirty, ContentMember}, f.Code), strings.HasPrefix(string(f.Code), "blind."):
 		return 0
 	}
 	return 1

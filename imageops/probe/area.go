@@ -47,7 +47,7 @@ func (a *area) block(off int64) ([]byte, error) {
 	}
 	b := block{data: buf[:want]}
 	if err != nil {
-		b = block{err: &PartError{Part: fmt.Sprintf("bytes %d to %d", off, off+want-1), Err: err}}
+		b = block{err: &PartError{Part: fmt.Sprintf("bytes %d to %d", off, off+want-1), Err: err, Unread: true}}
 		a.errs = append(a.errs, b.err)
 	}
 	a.blocks[off] = b

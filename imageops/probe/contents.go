@@ -57,8 +57,9 @@ func (s Signature) Member() bool {
 
 // A PartError names a part of the image that could not be looked at.
 type PartError struct {
-	Part string // "bytes 65536 to 131071", "gpt", "partition 3"
-	Err  error
+	Part   string // "bytes 65536 to 131071", "gpt", "partition 3"
+	Err    error
+	Unread bool // it was not read, rather than not understood
 }
 
 func (e *PartError) Error() string { return "look at " + e.Part + ": " + e.Err.Error() }

@@ -44,7 +44,7 @@ func Look(r io.ReaderAt, size int64) (Contents, error) {
 func (c *Contents) lookInto(r io.ReaderAt, p *Partition, i int) []error {
 	part := fmt.Sprintf("partition %d", p.Number)
 	if i >= maxProbed {
-		return []error{&PartError{Part: part, Err: fmt.Errorf("beyond the first %d partitions", maxProbed)}}
+		return []error{&PartError{Part: part, Err: fmt.Errorf("beyond the first %d partitions", maxProbed), Unread: true}}
 	}
 	if p.Size > c.Size-p.Start {
 		c.Notes = append(c.Notes, part+" reaches past the end of the image")
@@ -53,7 +53,7 @@ func (c *Contents) lookInto(r io.ReaderAt, p *Partition, i int) []error {
 	p.Signature, p.Others = signatures(a)
 	var errs []error
 	for _, err := range a.errs {
-		errs = append(errs, &PartError{Part: part, Err: err})
+		errs = append(errs, &PartError{Part: part, Err: err, Unread: true})
 	}
 	return errs
 }

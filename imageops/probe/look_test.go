@@ -201,6 +201,9 @@ func TestUnreadable(t *testing.T) {
 			if !errors.As(err, &part) {
 				t.Errorf("%s: no error with %v: %+v", tt.name, cause, c)
 			}
+			if !part.Unread {
+				t.Errorf("%s: %v does not say that something was not read", tt.name, part)
+			}
 			if cause == syscall.EIO && !errors.Is(err, syscall.EIO) {
 				t.Errorf("%s: %v hides its cause", tt.name, err)
 			}
@@ -253,6 +256,10 @@ func TestCraftedTables(t *testing.T) {
 			c, err := Look(bytes.NewReader(tt.img.image(4*mib)), 4*mib)
 			if c.Table.Kind != tt.kind || (err != nil) != tt.fail {
 				t.Errorf("table %+v, error %v", c.Table, err)
+			}
+			var part *PartError
+			if errors.As(err, &part) && part.Unread {
+				t.Errorf("%v says that something was not read", part)
 			}
 		})
 	}

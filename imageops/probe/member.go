@@ -43,7 +43,7 @@ func raid(a *area) Signature {
 
 // stopped is what the mark of an array that was not stopped means.
 func stopped(mark string) string {
-	return "belongs to an array that was not cleanly stopped (" + mark + ")"
+	return "was not cleanly stopped (" + mark + ")"
 }
 
 // LVM2: lib/format_text/layout.h and lib/label/label.h of LVM2, struct
