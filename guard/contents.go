@@ -37,7 +37,15 @@ func (contents) Collect(ctx context.Context, host *Host, t *Target, s *Sheet) {
 	if image == nil {
 		return
 	}
-	c, err := probe.Look(readerUntil{ctx, image}, image.Size())
+	c, err := probe.Look(peeker{ctx, image}, image.Size())
+	// What was found is read once more, for a capture: it is to hold this, and
+	// nothing of the files.
+	for _, g := range c.Grounds {
+		if _, gerr := image.ReadAt(make([]byte, g.Len), g.Off); gerr != nil && gerr != io.EOF {
+			s.Blind(t.Real, gerr)
+			break
+		}
+	}
 	if cerr := image.Close(); cerr != nil {
 		s.Blind(t.Real, cerr)
 	}
@@ -57,7 +65,8 @@ func (contents) Collect(ctx context.Context, host *Host, t *Target, s *Sheet) {
 // An openImage is the target, open for reading.
 type openImage interface {
 	io.ReaderAt
-	Size() int64 // in bytes
+	Peek(b []byte, off int64) (int, error) // what is read so does not go into a capture
+	Size() int64                           // in bytes
 	Close() error
 }
 
@@ -66,6 +75,8 @@ type heldImage struct {
 	io.ReaderAt
 	size int64
 }
+
+func (h heldImage) Peek(b []byte, off int64) (int, error) { return h.ReadAt(b, off) }
 
 func (h heldImage) Size() int64 { return h.size }
 
@@ -121,17 +132,17 @@ func openUnleased(host *Host, t *Target) (Finding, *hostfs.Content, error) {
 	return Finding{}, c, err
 }
 
-// A readerUntil stops reading when ctx ends.
-type readerUntil struct {
-	ctx context.Context
-	io.ReaderAt
+// A peeker reads an image by Peek, until ctx ends.
+type peeker struct {
+	ctx   context.Context
+	image openImage
 }
 
-func (r readerUntil) ReadAt(b []byte, off int64) (int, error) {
-	if err := r.ctx.Err(); err != nil {
+func (p peeker) ReadAt(b []byte, off int64) (int, error) {
+	if err := p.ctx.Err(); err != nil {
 		return 0, err
 	}
-	return r.ReaderAt.ReadAt(b, off)
+	return p.image.Peek(b, off)
 }
 
 // firstUnread gives the first of the joined errors of [probe.Look] that is about

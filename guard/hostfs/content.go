@@ -48,6 +48,15 @@ func (c *Content) Size() int64 { return c.size }
 // ReadAt is that of [io.ReaderAt]. What was captured is as long as Size says, and
 // all of it that no data line speaks of is zero.
 func (c *Content) ReadAt(b []byte, off int64) (n int, err error) {
+	n, err = c.Peek(b, off)
+	c.tape.read(c.taped, off, b[:n], nil)
+	return n, err
+}
+
+// Peek is ReadAt, but what it reads is not written down where the root is a
+// [Root.Tee], only that it could not be read: for looking around in what somebody
+// else wrote. What turns out to matter is read again by ReadAt.
+func (c *Content) Peek(b []byte, off int64) (n int, err error) {
 	if off < 0 {
 		return 0, wrap("content", c.name, syscall.EINVAL)
 	}
@@ -56,8 +65,8 @@ func (c *Content) ReadAt(b []byte, off int64) (n int, err error) {
 	} else {
 		n, err = c.rec.readAt(b, off, c.size)
 	}
-	c.tape.read(c.taped, off, b[:n], err)
 	if err != nil && err != io.EOF {
+		c.tape.read(c.taped, off, nil, err)
 		err = wrap("content", c.name, bare(err))
 	}
 	return n, err

@@ -21,6 +21,7 @@ type area struct {
 	start, size int64 // of this area, in bytes; inside the image
 	blocks      map[int64]block
 	errs        []error // unreadable blocks, each once
+	asked       []Range // what was asked for, of the image
 }
 
 type block struct {
@@ -54,8 +55,17 @@ func (a *area) block(off int64) ([]byte, error) {
 	return b.data, b.err
 }
 
-// ReadAt reads from the area; it implements io.ReaderAt.
+// ReadAt reads from the area and takes down what was asked for; it implements
+// io.ReaderAt.
 func (a *area) ReadAt(p []byte, off int64) (int, error) {
+	n, err := a.read(p, off)
+	if n > 0 {
+		a.asked = append(a.asked, Range{a.start + off, int64(n)})
+	}
+	return n, err
+}
+
+func (a *area) read(p []byte, off int64) (int, error) {
 	if off < 0 {
 		return 0, errors.New("negative offset")
 	}
@@ -98,12 +108,13 @@ func (a *area) has(off int64, magic string) bool {
 // outside the area does not count.
 func (a *area) zero(off, n int64) bool {
 	off, end := max(off, 0), min(off+n, a.size)
+	b := make([]byte, blockSize)
 	for off < end {
-		b := a.at(off, int(min(blockSize, end-off)))
-		if b == nil || bytes.Count(b, []byte{0}) != len(b) {
+		n, err := a.read(b[:min(blockSize, end-off)], off)
+		if err != nil || bytes.Count(b[:n], []byte{0}) != n {
 			return false
 		}
-		off += int64(len(b))
+		off += int64(n)
 	}
 	return true
 }

@@ -10,7 +10,15 @@ type Contents struct {
 	Others    []Signature // further signatures beside Signature, usually left over
 	Zero      bool        // nothing but zeros in the first and last MiB
 	Notes     []string    // facts that are odd but were understood, one short phrase each
+
+	// Grounds are the parts of the image on which all this rests, Zero excepted:
+	// with anything else replaced by zeros it would be found again. They are few
+	// and small, but for ZFS and for the log of XFS, of which they have the marks.
+	Grounds []Range
 }
+
+// A Range is a part of the image, in bytes.
+type Range struct{ Off, Len int64 }
 
 // A Table is a partition table.
 type Table struct {

@@ -87,9 +87,15 @@ func wantLog(t *testing.T, f *os.File) {
 	defer run(t, loop, "", "losetup -d")
 	out := run(t, loop, "", "xfs_logprint -t")
 	clean, dirty := strings.Contains(out, "<CLEAN>"), strings.Contains(out, "<DIRTY>")
-	if s := look(t, f).Signature; clean == dirty || clean != (s.Dirty == "") {
-		t.Errorf("%q, and xfs_logprint says %s", s.Dirty, out)
+	c := look(t, f)
+	if clean == dirty || clean != (c.Signature.Dirty == "") {
+		t.Errorf("%q, and xfs_logprint says %s", c.Signature.Dirty, out)
 	}
+	img, err := os.ReadFile(f.Name())
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantGrounds(t, img, c)
 }
 
 // The log goes round and round: at every turn its end is found.

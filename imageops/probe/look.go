@@ -34,6 +34,7 @@ func Look(r io.ReaderAt, size int64) (Contents, error) {
 
 	errs := c.readTable(a)
 	errs = append(errs, a.errs...)
+	c.Grounds = a.asked
 	for i := range c.Table.Partitions {
 		errs = append(errs, c.lookInto(r, &c.Table.Partitions[i], i)...)
 	}
@@ -51,6 +52,7 @@ func (c *Contents) lookInto(r io.ReaderAt, p *Partition, i int) []error {
 	}
 	a := newArea(r, c.Size, p.Start, max(0, min(p.Size, c.Size-p.Start)))
 	p.Signature, p.Others = signatures(a)
+	c.Grounds = append(c.Grounds, a.asked...)
 	var errs []error
 	for _, err := range a.errs {
 		errs = append(errs, &PartError{Part: part, Err: err, Unread: true})

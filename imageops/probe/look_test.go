@@ -6,6 +6,8 @@ import (
 	"errors"
 	"io"
 	"math"
+	"reflect"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -337,6 +339,45 @@ func (c *counting) ReadAt(p []byte, off int64) (int, error) {
 	return len(p), nil
 }
 
+// wantGrounds fails unless the same is found in an image that has nothing but the
+// grounds of what was found.
+func wantGrounds(t testing.TB, img []byte, c Contents) {
+	t.Helper()
+	bare := make([]byte, len(img))
+	for _, g := range c.Grounds {
+		copy(bare[g.Off:], img[g.Off:g.Off+g.Len])
+	}
+	again, err := Look(bytes.NewReader(bare), int64(len(bare)))
+	if err != nil {
+		t.Errorf("with the grounds alone: %v", err)
+	}
+	c.Zero, again.Zero, c.Grounds, again.Grounds = false, false, nil, nil
+	if !reflect.DeepEqual(c, again) {
+		t.Errorf("found %+v, and with the grounds alone %+v", c, again)
+	}
+}
+
+// What is found rests on its grounds, and they hold nothing of the files.
+func TestGrounds(t *testing.T) {
+	secret := strings.Repeat("secret", 100)
+	for _, s := range synthetic {
+		img := s.img.image(synthSize)
+		for _, off := range []int64{1 << 20, 5<<20 + 123, synthSize / 2} {
+			copy(img[off:], secret)
+		}
+		c := lookAt(t, img)
+		wantGrounds(t, img, c)
+		for _, g := range c.Grounds {
+			if bytes.Contains(img[g.Off:g.Off+g.Len], []byte("secret")) {
+				t.Errorf("%s: rests on files, at byte %d", s.name, g.Off)
+			}
+		}
+	}
+	if c := lookAt(t, bytes.Repeat([]byte("secret"), 1<<18)); slices.ContainsFunc(c.Grounds, func(g Range) bool { return g.Len > 512 }) {
+		t.Errorf("of what is not recognised: %+v", c.Grounds)
+	}
+}
+
 func FuzzLook(f *testing.F) {
 	for _, s := range synthetic {
 		for off, b := range s.img {
@@ -362,6 +403,9 @@ func FuzzLook(f *testing.F) {
 			if p.Start < 0 || p.Size < 0 || p.Start > math.MaxInt64-p.Size || p.Number < 1 {
 				t.Errorf("partition %+v", p)
 			}
+		}
+		if err == nil && r.size <= int64(len(img)) {
+			wantGrounds(t, img[:r.size], c)
 		}
 		lines := c.Lines()
 		if len(lines) == 0 || len(lines) > 12 {

@@ -29,9 +29,13 @@ func readings() []reading {
 func signatures(a *area) (Signature, []Signature) {
 	var found []Signature
 	for _, read := range readings() {
-		if s := read(a); s.Type != "" {
-			found = append(found, s)
+		before := len(a.asked)
+		s := read(a)
+		if s.Type == "" {
+			a.asked = a.asked[:before]
+			continue
 		}
+		found = append(found, s)
 	}
 	if len(found) == 0 {
 		return Signature{}, nil
