@@ -11,6 +11,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"imgward/internal/testkit"
 )
@@ -26,11 +27,31 @@ func mountedCopy(t *testing.T, f *os.File, options string, change func(dir strin
 	if out, err := exec.Command("mount", "-o", "rw"+options, loop, dir).CombinedOutput(); err != nil {
 		t.Fatalf("mount: %v\n%s", err, out)
 	}
-	defer run(t, dir, "", "umount")
+	defer func() {
+		run(t, dir, "", "umount")
+		unused(t, loop)
+	}()
 	change(dir)
 	copied := image(t, 0)
 	run(t, copied.Name(), "", "cp --sparse=always "+f.Name())
 	return copied
+}
+
+// unused waits until nobody has the device mounted: a mount namespace that somebody
+// made in the meantime has the mount, too, as long as it lives.
+func unused(t *testing.T, dev string) {
+	t.Helper()
+	for range 600 {
+		f, err := os.OpenFile(dev, os.O_RDONLY|syscall.O_EXCL, 0)
+		if err == nil {
+			if err := f.Close(); err != nil {
+				t.Error(err)
+			}
+			return
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	t.Errorf("%s stays mounted", dev)
 }
 
 // write makes n files of some size, so that a journal has something to say.
