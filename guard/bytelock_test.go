@@ -3,6 +3,7 @@ package guard
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"slices"
@@ -94,5 +95,31 @@ func TestOwnLocksUnreadable(t *testing.T) {
 	got := m.collectHeld(t, locks{}, image, testHeld(t, t.TempDir()+"/x"))
 	if codes := (Policy{}).Judge(got).Codes(); !slices.Equal(codes, []Code{"blind.locks", LockWrite}) {
 		t.Errorf("found %q", found(got))
+	}
+}
+
+// Our own lock that stands in the table twice is a reason to read it again, and
+// another's is not.
+func TestOwnLockTwice(t *testing.T) {
+	const ours, other = "OFDLCK ADVISORY  READ -1 08:01:100 100 103", "OFDLCK ADVISORY  READ -1 08:01:100 201 201"
+	for table, want := range map[string]struct {
+		others int
+		twice  bool
+	}{
+		"1: " + ours + "\n":                                     {0, false},
+		"1: " + ours + "\n2: " + ours + "\n":                    {1, true},
+		"1: " + other + "\n2: " + ours + "\n":                   {1, false},
+		"1: " + other + "\n2: " + other + "\n3: " + ours + "\n": {1, false},
+	} {
+		m := newMachine()
+		m.file("/proc/locks", table)
+		target := m.resolve(t, image)
+		target.held = testHeld(t, t.TempDir()+"/x")
+		m.file(fmt.Sprintf("/proc/%d/fdinfo/%d", target.held.pid, target.held.fd()), "flags:\t0100002\nlock:\t1: "+ours+"\n")
+		s := &Sheet{}
+		held, twice := othersLocks(m.host, target, s)
+		if len(held) != want.others || twice != want.twice || len(s.found) > 0 {
+			t.Errorf("%q: %v, %v, %v", table, held, twice, s.found)
+		}
 	}
 }

@@ -38,25 +38,11 @@ func (locks) Collect(_ context.Context, host *Host, t *Target, s *Sheet) {
 	if t.ID.Kind == KindMissing {
 		return
 	}
-	table, err := readLocks(host)
-	if err != nil {
-		s.Blind("/proc/locks", err)
-		return
-	}
-	table = slices.DeleteFunc(table, func(l lock) bool { return !l.ranged() || t.locked(l) == Unrelated })
-	if len(table) == 0 {
-		return
-	}
-	own, err := t.held.locks(host)
-	if err != nil {
-		s.Blind("our own locks", err)
-	}
 	var held []lock
-	for _, l := range table {
-		if i := slices.Index(own, l); i >= 0 { // somebody's that looks the same is another line
-			own = slices.Delete(own, i, i+1)
-		} else if !slices.Contains(held, l) {
-			held = append(held, l)
+	for range looks {
+		var twice bool
+		if held, twice = othersLocks(host, t, s); !twice {
+			break
 		}
 	}
 	if len(held) == 0 {
@@ -222,6 +208,36 @@ func holdersByDescriptor(host *Host, t *Target, held []lock, out map[lock][]stri
 			}
 		}
 	}
+}
+
+// othersLocks gives the byte-range locks on the target that are not our own, each
+// once. One that looks like ours is another's; or it is ours, and stands in the
+// table twice because others came into it while it was read: then it is to be
+// read again.
+func othersLocks(host *Host, t *Target, s *Sheet) (held []lock, twice bool) {
+	table, err := readLocks(host)
+	if err != nil {
+		s.Blind("/proc/locks", err)
+		return nil, false
+	}
+	table = slices.DeleteFunc(table, func(l lock) bool { return !l.ranged() || t.locked(l) == Unrelated })
+	if len(table) == 0 {
+		return nil, false
+	}
+	ours, err := t.held.locks(host)
+	if err != nil {
+		s.Blind("our own locks", err)
+	}
+	left := slices.Clone(ours)
+	for _, l := range table {
+		if i := slices.Index(left, l); i >= 0 {
+			left = slices.Delete(left, i, i+1)
+		} else if !slices.Contains(held, l) {
+			held = append(held, l)
+			twice = twice || slices.Contains(ours, l)
+		}
+	}
+	return held, twice
 }
 
 // locks gives the byte-range locks of our own descriptor, as its fdinfo shows them.
