@@ -185,7 +185,7 @@ func (w storeWriter) set(path, value string) error {
 }
 
 // BenchmarkXenWatch is how long it takes from the node of a disk, written to a real
-// xenstored with so many domains of two disks, until work is told to stop.
+// xenstored with so many domains of two disks, to the end of the last write.
 func BenchmarkXenWatch(b *testing.B) {
 	testkit.Need(b, "root", "gcc")
 	for _, domains := range []int{1, 100, 1000} {
@@ -254,7 +254,7 @@ func (s announcing) Watch(ctx context.Context, path string, fire func(string)) e
 }
 
 // untilStopped attaches a file that is being written to a domain, and gives the time
-// until its hold is broken.
+// to the end of the last write.
 func untilStopped(b *testing.B, store Store, attach func(image string)) (took time.Duration) {
 	b.Helper()
 	path := b.TempDir() + "/web1.img"
@@ -267,16 +267,24 @@ func untilStopped(b *testing.B, store Store, attach func(image string)) (took ti
 		Collectors: []Collector{xen{}}, Watchers: []Watcher{xenWatcher{}},
 	}
 	err := g.Write(b.Context(), path, func(ctx context.Context, p *Permit) error {
-		if _, err := p.File(); err != nil {
+		f, err := p.File()
+		if err != nil {
 			return err
 		}
 		for len(announced) < 4 { // one of each look, and the two of the watcher
 			time.Sleep(time.Millisecond)
 		}
-		start := time.Now()
-		attach(path)
-		<-ctx.Done()
-		took = time.Since(start)
+		start := make(chan time.Time, 1)
+		go func() {
+			start <- time.Now()
+			attach(path)
+		}()
+		for content := make([]byte, 1<<20); ctx.Err() == nil; {
+			if err := overwriteWith(f, content); err != nil {
+				return err
+			}
+		}
+		took = time.Since(<-start)
 		return ctx.Err()
 	})
 	var broken *BrokenError
