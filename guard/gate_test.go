@@ -248,7 +248,7 @@ func TestGateDies(t *testing.T) {
 func TestGateRefusesAnotherGuard(t *testing.T) {
 	b, _ := gated(t)
 	target := Lockers()
-	target[1] = lockFunc(func(target *Target) (func(context.Context) error, error) {
+	target[slices.IndexFunc(target, func(l Locker) bool { return l.Name() == "gate" })] = lockFunc(func(target *Target) (func(context.Context) error, error) {
 		g, err := closeGate(b.guard.Host, target, -1) // as if it were another process's
 		if err != nil {
 			return nil, err

@@ -151,3 +151,18 @@ case_switched_off() {
 	imgward overwrite --no-claim --confirm "$(cut -f 2 /tmp/said)" golden.img /dev/vg0/web1
 	kill %1 # an event beside the first, which every watch gets, would have ended it
 }
+
+# What looks at all devices for moments stops nothing.
+case_noise() {
+	step 'lvs; blkid; udevadm trigger'
+	while :; do
+		lvs
+		blkid
+		udevadm trigger
+	done >/dev/null 2>&1 &
+	noise=$!
+	works overwrite golden.img /dev/vg0/web1
+	kill "$noise"
+	wait "$noise" || true
+	cmp golden.img /dev/vg0/web1
+}
