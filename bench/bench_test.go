@@ -38,25 +38,29 @@ func TestMedian(t *testing.T) {
 // A small run prints every peer, names what is missing and what failed, and
 // leaves nothing behind.
 func TestRun(t *testing.T) {
-	c := config{size: 1 << 20, dir: t.TempDir(), rounds: 2, peers: []peer{
-		{"cp", []string{"cp", "SRC", "DST"}, false},
-		{direct, []string{"dd", "if=SRC", "of=DST", "status=none"}, false},
-		{"absent", []string{"no-such-program", "SRC", "DST"}, false},
-		{"broken", []string{"cp", "SRC.missing", "DST"}, false},
-		{"short", []string{"dd", "if=SRC", "of=DST", "count=1", "status=none"}, false},
+	work := set{name: "work", what: "files are made", targets: 2, base: "two cp", peers: []peer{
+		shell("two cp", "cp SRC DST; cp SRC DST2"),
+		words("absent", "no-such-program SRC DST"),
+		shell("broken", "cp SRC.missing DST"),
+		shell("other", "head -c 4096 /dev/zero > DST; cp SRC DST2"),
 	}}
+	again := set{name: "again", what: "a file is overwritten", targets: 1, old: 1, nearly: true, warm: true, base: "dd", peers: []peer{words("dd", ddCached)}}
+	holes := set{name: "holes", what: "holes are copied", targets: 1, sparse: true, base: "cp", peers: []peer{words("cp", "cp SRC DST")}}
+	c := config{size: 2 << 20, dir: t.TempDir(), rounds: 2, sets: []set{work, again, holes}}
 	var out strings.Builder
 	if err := run(context.Background(), c, &out); err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"cp ", "1.00x", "not here: absent\n", "broken failed: exit status 1: ", "short failed: the copy has 512 bytes\n"} {
+	for _, want := range []string{
+		"work: files are made", "two cp ", "1.00x", "not here: absent\n", "broken failed: exit status 1: ", "other failed: the copy is not equal", "again: ", "holes: ",
+	} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("no %q in\n%s", want, out.String())
 		}
 	}
 	empty(t, c.dir)
 
-	c.peers[3].ours = true
+	c.sets[0].peers[2].ours = true
 	if err := run(context.Background(), c, &out); err == nil || !strings.Contains(err.Error(), "broken: ") {
 		t.Errorf("error %v", err)
 	}
@@ -86,12 +90,33 @@ func empty(t *testing.T, dir string) {
 func TestFromEnvironment(t *testing.T) {
 	env := map[string]string{"BENCH_SIZE": "8M", "BENCH_DIR": "/x", "BENCH_ROUNDS": "1"}
 	c, err := fromEnvironment(func(k string) string { return env[k] })
-	if err != nil || c.size != 8<<20 || c.dir != "/x" || c.rounds != 1 || !filepath.IsAbs(c.peers[0].argv[0]) {
+	if err != nil || c.size != 8<<20 || c.dir != "/x" || c.rounds != 1 || !filepath.IsAbs(c.sets[0].peers[0].argv[0]) {
 		t.Errorf("%+v, %v", c, err)
 	}
-	for k, v := range map[string]string{"BENCH_SIZE": "big", "BENCH_ROUNDS": "0"} {
+	for k, v := range map[string]string{"BENCH_SIZE": "big", "BENCH_ROUNDS": "0", "BENCH_ONLY": "nothing"} {
 		if _, err := fromEnvironment(func(key string) string { return map[string]string{k: v}[key] }); err == nil {
 			t.Errorf("%s=%s passes", k, v)
+		}
+	}
+}
+
+func TestCommand(t *testing.T) {
+	p := shell("x", "a SRC DST DST2 DST4 TOKEN")
+	got := strings.Join(p.command("/s", []string{"/1", "/2", "/3", "/4"}, "tok"), "|")
+	if want := "sh|-ec|a /s /1 /2 /4 tok"; got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+}
+
+// Every piece compares with one of its peers, and has one of ours.
+func TestSets(t *testing.T) {
+	for _, s := range sets("/x/imgward") {
+		base, ours := false, false
+		for _, p := range s.peers {
+			base, ours = base || p.name == s.base, ours || p.ours
+		}
+		if !base || !ours || s.old > s.targets {
+			t.Errorf("%+v", s)
 		}
 	}
 }

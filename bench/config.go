@@ -10,49 +10,120 @@ import (
 )
 
 type config struct {
-	size   int64  // bytes of the file that is copied
-	dir    string // where a directory for it is made, and removed
+	size   int64  // bytes of the source
+	dir    string // where a directory for the files is made, and removed
 	rounds int
-	peers  []peer
+	sets   []set
 
-	dropCaches bool // all of the machine, else only the source's pages
+	dropCaches bool // all of the machine, else only the files' pages
 }
 
-// A peer is one way to copy a file to a new file.
+// A set is one piece of work and the ways to do it.
+type set struct {
+	name    string
+	what    string
+	sparse  bool // most of the source is holes
+	old     int  // targets that are there already
+	nearly  bool // they have all but one of a hundred parts of the source
+	warm    bool // the source is in the page cache
+	targets int
+	base    string // the peer that the others are compared with
+	peers   []peer
+}
+
+// A peer is one way to do it. In its arguments SRC is the source, and DST, DST2,
+// DST3 and so on are the targets; TOKEN is what imgward wants for DST.
 type peer struct {
 	name string
-	argv []string // SRC and DST stand for the files, also inside of an argument
-	ours bool     // a failure fails the benchmark
+	argv []string
+	ours bool // a failure fails the benchmark
 }
 
-// direct is the peer that the others are compared with.
-const direct = "dd direct"
+const (
+	ddDirect = "dd if=SRC of=DST bs=4M iflag=direct oflag=direct conv=notrunc,fsync status=none"
+	ddCached = "dd if=SRC of=DST bs=4M conv=notrunc,fsync status=none"
+)
 
-func peers(imgward string) []peer {
-	return []peer{
-		{"imgward", []string{imgward, "copy", "--no-verify", "SRC", "DST"}, true},
-		{"imgward, verified", []string{imgward, "copy", "SRC", "DST"}, true},
-		{direct, []string{"dd", "if=SRC", "of=DST", "bs=4M", "iflag=direct", "oflag=direct", "conv=fsync", "status=none"}, false},
-		{"dd", []string{"dd", "if=SRC", "of=DST", "bs=4M", "conv=fsync", "status=none"}, false},
-		{"cp", []string{"cp", "--reflink=never", "--sparse=never", "SRC", "DST"}, false},
-		{"qemu-img", []string{"qemu-img", "convert", "-f", "raw", "-O", "raw", "SRC", "DST"}, false},
-		{"qemu-img direct", []string{"qemu-img", "convert", "-f", "raw", "-O", "raw", "-t", "none", "-T", "none", "SRC", "DST"}, false},
-		{"nbdcopy", []string{"nbdcopy", "--flush", "SRC", "DST"}, false},
-		{"dcfldd sha256", []string{"dcfldd", "if=SRC", "of=DST", "bs=4M", "hash=sha256", "status=off"}, false},
+// words makes a peer of a command line without quotes.
+func words(name, line string) peer { return peer{name: name, argv: strings.Fields(line)} }
+
+// shell makes a peer of what a shell is to run.
+func shell(name, line string) peer { return peer{name: name, argv: []string{"sh", "-ec", line}} }
+
+// ours makes a peer of arguments for imgward.
+func ours(imgward, name, args string) peer {
+	return peer{name: "imgward " + name, argv: append([]string{imgward}, strings.Fields(args)...), ours: true}
+}
+
+// sets are what is measured, in the order in which it is.
+func sets(imgward string) []set {
+	overwrites := []peer{
+		ours(imgward, "blake3", "overwrite SRC DST --confirm TOKEN --no-verify"),
+		words("dd direct", ddDirect),
+		words("dd", ddCached),
+		words("ddrescue", "ddrescue -q -f --synchronous SRC DST"),
+		words("qemu-img", "qemu-img convert -n -f raw -O raw -t none -T none -W -m 16 SRC DST"),
+		words("nbdcopy", "nbdcopy --flush SRC DST"),
+		words("dcfldd sha256", "dcfldd if=SRC of=DST bs=4M conv=notrunc hash=sha256 status=off"),
+		words("dc3dd sha256", "dc3dd if=SRC of=DST hash=sha256 bufsz=4M"),
+	}
+	var fan []string
+	for i := range 4 {
+		fan = append(fan, strings.ReplaceAll(ddDirect, "DST", targetName(i)))
+	}
+	return []set{
+		{name: "overwrite", what: "a file is overwritten, the source is cold", old: 1, targets: 1, base: "dd direct", peers: overwrites},
+		{name: "overwrite-warm", what: "a file is overwritten, the source is in the page cache", old: 1, targets: 1, warm: true, base: "dd direct", peers: overwrites},
+		{name: "verified", what: "a file is overwritten and read back", old: 1, targets: 1, base: "dd, cmp", peers: []peer{
+			ours(imgward, "blake3, read back", "overwrite SRC DST --confirm TOKEN"),
+			shell("dd, cmp", ddDirect+"; sync; echo 3 > /proc/sys/vm/drop_caches 2>/dev/null || :; cmp SRC DST"),
+			words("dcfldd sha256", "dcfldd if=SRC of=DST bs=4M conv=notrunc hash=sha256 status=off"),
+			words("dc3dd hof sha256", "dc3dd if=SRC hof=DST hash=sha256 bufsz=4M"),
+		}},
+		{name: "sparse", what: "an image of which 60 % are holes is copied to a new file", sparse: true, targets: 1, base: "cp", peers: []peer{
+			ours(imgward, "no digest", "copy SRC DST --digest none --no-verify"),
+			ours(imgward, "blake3", "copy SRC DST --no-verify"),
+			words("cp", "cp --reflink=never --sparse=always SRC DST"),
+			words("qemu-img", "qemu-img convert -f raw -O raw SRC DST"),
+			words("nbdcopy", "nbdcopy --flush SRC DST"),
+			shell("bmaptool", "bmaptool -q create SRC -o DST.bmap && bmaptool -q copy --bmap DST.bmap SRC DST; rm -f DST.bmap"),
+		}},
+		{name: "delta", what: "a file that has 99 % of the source already is overwritten", old: 1, nearly: true, targets: 1, base: "imgward in full", peers: []peer{
+			ours(imgward, "delta", "overwrite --delta SRC DST --confirm TOKEN --no-verify"),
+			ours(imgward, "in full", "overwrite SRC DST --confirm TOKEN --no-verify"),
+			words("dd direct", ddDirect),
+		}},
+		{name: "clone", what: "four new files are made of one source", targets: 4, base: "four dd direct", peers: []peer{
+			ours(imgward, "clone", "clone --no-reflink --no-verify SRC DST DST2 DST3 DST4"),
+			shell("four dd direct", strings.Join(fan, "; ")),
+		}},
 	}
 }
 
-// command is the peer's argv for two files.
-func (p peer) command(src, dst string) []string {
+// targetName stands for the i-th target in arguments.
+func targetName(i int) string {
+	if i == 0 {
+		return "DST"
+	}
+	return fmt.Sprintf("DST%d", i+1)
+}
+
+// command is the peer's argv for these files.
+func (p peer) command(src string, dsts []string, token string) []string {
+	pairs := []string{"SRC", src, "TOKEN", token}
+	for i := len(dsts) - 1; i >= 0; i-- { // DST is the beginning of the others
+		pairs = append(pairs, targetName(i), dsts[i])
+	}
+	r := strings.NewReplacer(pairs...)
 	var argv []string
 	for _, a := range p.argv {
-		argv = append(argv, strings.NewReplacer("SRC", src, "DST", dst).Replace(a))
+		argv = append(argv, r.Replace(a))
 	}
 	return argv
 }
 
 func fromEnvironment(getenv func(string) string) (config, error) {
-	c := config{size: 4 << 30, dir: "/var/tmp", rounds: 3, dropCaches: os.Geteuid() == 0}
+	c := config{size: 4 << 30, dir: "/var/tmp", rounds: 5, dropCaches: os.Geteuid() == 0}
 	var err error
 	if s := getenv("BENCH_SIZE"); s != "" {
 		if c.size, err = parseSize(s); err != nil {
@@ -71,8 +142,25 @@ func fromEnvironment(getenv func(string) string) (config, error) {
 	if err != nil {
 		return config{}, err
 	}
-	c.peers = peers(imgward)
+	only := strings.Fields(getenv("BENCH_ONLY"))
+	for _, s := range sets(imgward) {
+		if wanted(s.name, only) {
+			c.sets = append(c.sets, s)
+		}
+	}
+	if len(c.sets) == 0 {
+		return config{}, fmt.Errorf("BENCH_ONLY %q: there is nothing of that name", getenv("BENCH_ONLY"))
+	}
 	return c, nil
+}
+
+func wanted(name string, only []string) bool {
+	for _, o := range only {
+		if o == name {
+			return true
+		}
+	}
+	return len(only) == 0
 }
 
 // parseSize reads a number of bytes with an optional K, M, G or T, in powers of

@@ -11,16 +11,16 @@ import (
 )
 
 // report prints the table. Its error names what of ours failed.
-func report(w io.Writer, size int64, results []*result, missing []string) error {
+func report(w io.Writer, size int64, against string, results []*result, missing []string) error {
 	base := 0.0
 	for _, r := range results {
-		if r.peer.name == direct && r.err == nil {
+		if r.peer.name == against && r.err == nil {
 			base = median(r.took).Seconds()
 		}
 	}
 	var failed error
 	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintf(tw, "\tbest s\tmedian s\tGB/s\tto %s\tpeak MiB\t\n", direct)
+	fmt.Fprintf(tw, "\tbest s\tmedian s\tGB/s\tto %s\tpeak MiB\t\n", against)
 	for _, r := range results {
 		if r.err != nil {
 			fmt.Fprintf(tw, "%s\tfailed\t\t\t\t\t\n", r.peer.name)
@@ -46,7 +46,6 @@ func report(w io.Writer, size int64, results []*result, missing []string) error 
 	if len(missing) > 0 {
 		fmt.Fprintf(w, "not here: %s\n", strings.Join(missing, ", "))
 	}
-	fmt.Fprintf(w, "GB/s and ratio are of the median, above 1 is faster; a peak is not below the %s of this program\n", ownPeak())
 	return errors.Join(err, failed)
 }
 

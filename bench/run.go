@@ -1,14 +1,12 @@
 package main
 
 import (
-	"bufio"
 	"bytes"
 	"context"
-	crand "crypto/rand"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -28,29 +26,58 @@ type result struct {
 	err  error // of the round that failed; there are no more after it
 }
 
-// run makes the file, lets every peer copy it in every round, and prints the
-// table. Nothing stays behind in c.dir, however it ends.
+// run makes the files, lets every peer of every set do its work in every round, and
+// prints the tables. Nothing stays behind in c.dir, however it ends.
 func run(ctx context.Context, c config, w io.Writer) (err error) {
 	dir, err := os.MkdirTemp(c.dir, "imgward-bench.")
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	if err := room(dir, c.size); err != nil {
+	targets := 0
+	for _, s := range c.sets {
+		targets = max(targets, s.targets)
+	}
+	if err := room(dir, c.size, targets+1); err != nil {
 		return err
 	}
-	src, dst := filepath.Join(dir, "source"), filepath.Join(dir, "target")
-	fmt.Fprintf(w, "%d MiB of random bytes in %s, %d rounds\n", c.size>>20, c.dir, c.rounds)
-	if err := fill(ctx, src, c.size); err != nil {
-		return err
+	fmt.Fprintf(w, "%s\n%d MiB of random bytes in %s, %d rounds\n", machine(dir), c.size>>20, c.dir, c.rounds)
+	var failed error
+	for _, s := range c.sets {
+		if err := c.runSet(ctx, s, dir, w); err != nil {
+			failed = errors.Join(failed, fmt.Errorf("%s: %w", s.name, err))
+		}
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
 	}
+	fmt.Fprintf(w, "\nGB/s and ratio are of the median, above 1 is faster; a peak is not below the %s of this program\n", ownPeak())
+	return failed
+}
 
+// runSet measures one set.
+func (c config) runSet(ctx context.Context, s set, dir string, w io.Writer) error {
+	src := filepath.Join(dir, "source")
+	var dsts []string
+	for i := range s.targets {
+		dsts = append(dsts, filepath.Join(dir, fmt.Sprintf("target%d", i+1)))
+	}
+	defer func() {
+		for _, name := range append(dsts, src) {
+			_ = os.Remove(name) // the directory goes with it
+		}
+	}()
+	if err := fill(ctx, src, c.size, s.sparse); err != nil {
+		return err
+	}
 	var missing []string
 	var results []*result
-	for _, p := range c.peers {
-		if _, err := exec.LookPath(p.argv[0]); err != nil {
-			missing = append(missing, p.name)
-			continue
+	for _, p := range s.peers {
+		if name := p.program(); name != "" {
+			if _, err := exec.LookPath(name); err != nil {
+				missing = append(missing, p.name)
+				continue
+			}
 		}
 		results = append(results, &result{peer: p})
 	}
@@ -65,45 +92,128 @@ func run(ctx context.Context, c config, w io.Writer) (err error) {
 			if r.err != nil {
 				continue
 			}
-			if cold, err = chill(src, c.dropCaches); err != nil {
+			if err := s.prepare(ctx, src, dsts); err != nil {
 				return err
 			}
-			r.err = r.once(ctx, src, dst, c.size)
-			if err := os.Remove(dst); err != nil && !errors.Is(err, os.ErrNotExist) {
+			var token string
+			if r.peer.ours && slices.Contains(r.peer.argv, "TOKEN") {
+				if token, r.err = askToken(ctx, r.peer.argv[0], dsts[0]); r.err != nil {
+					continue
+				}
+			}
+			var err error
+			if cold, err = chill(append(dsts, src), c.dropCaches); err != nil {
 				return err
 			}
+			if s.warm {
+				if err := warm(src); err != nil {
+					return err
+				}
+			}
+			r.err = r.once(ctx, src, dsts, token, round == 0)
 			if ctx.Err() != nil {
 				return context.Cause(ctx)
 			}
 		}
 	}
-	fmt.Fprintf(w, "cold by %s; the time includes fsync of the target\n\n", cold)
-	return report(w, c.size, results, missing)
+	if s.warm {
+		cold += ", then the source was read"
+	}
+	fmt.Fprintf(w, "\n%s: %s\ncold by %s; the time includes fsync of the targets\n", s.name, s.what, cold)
+	return report(w, c.size*int64(s.targets), s.base, results, missing)
 }
 
-// once copies src to the new file dst and notes time and memory.
-func (r *result) once(ctx context.Context, src, dst string, size int64) error {
-	argv := r.peer.command(src, dst)
+// program is what must be installed; of a shell's line the first word of each part
+// that is no word of the shell's own.
+func (p peer) program() string {
+	if p.argv[0] != "sh" {
+		return p.argv[0]
+	}
+	return strings.Fields(p.argv[2])[0]
+}
+
+// prepare makes the targets what they are to be before the work: not there, full of
+// other bytes, or nearly equal to the source.
+func (s set) prepare(ctx context.Context, src string, dsts []string) error {
+	for i, dst := range dsts {
+		if i >= s.old {
+			if err := os.Remove(dst); err != nil && !errors.Is(err, os.ErrNotExist) {
+				return err
+			}
+			continue
+		}
+		st, err := os.Stat(dst)
+		if err == nil && st.Size() > 0 && !s.nearly {
+			continue // what is in it costs the same, whatever it is
+		}
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+		if err == nil && s.nearly {
+			if err := change(dst); err != nil {
+				return err
+			}
+			continue
+		}
+		if err := exec.CommandContext(ctx, "cp", "--reflink=never", src, dst).Run(); err != nil {
+			return fmt.Errorf("cp: %w", err)
+		}
+		if s.nearly {
+			if err := change(dst); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// askToken gets what imgward wants to hear before it overwrites.
+func askToken(ctx context.Context, imgward, dst string) (string, error) {
+	cmd := exec.CommandContext(ctx, imgward, "check", "--json", dst)
+	cmd.Env = environment(dst)
+	out, err := cmd.Output()
+	if err != nil {
+		return "", fmt.Errorf("%s check: %w", imgward, err)
+	}
+	var verdict struct{ Token string }
+	if err := json.Unmarshal(out, &verdict); err != nil || verdict.Token == "" {
+		return "", fmt.Errorf("no token in %q", out)
+	}
+	return verdict.Token, nil
+}
+
+// environment keeps imgward's records beside the files.
+func environment(dst string) []string {
+	return append(os.Environ(), "IMGWARD_STATE="+filepath.Join(filepath.Dir(dst), "state"))
+}
+
+// once does the work and notes time and memory. What comes out is compared with the
+// source if that is asked for.
+func (r *result) once(ctx context.Context, src string, dsts []string, token string, compare bool) error {
+	argv := r.peer.command(src, dsts, token)
 	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
 	var output bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &output, &output
+	cmd.Stdout, cmd.Stderr, cmd.Env = &output, &output, environment(dsts[0])
 	start := time.Now()
 	if err := cmd.Run(); err != nil {
 		return fmt.Errorf("%w: %s", err, bytes.TrimSpace(output.Bytes()))
 	}
-	if err := sync(dst); err != nil {
-		return err
+	for _, dst := range dsts {
+		if err := sync(dst); err != nil {
+			return err
+		}
 	}
 	r.took = append(r.took, time.Since(start))
-	st, err := os.Stat(dst)
-	if err != nil {
-		return err
-	}
-	if st.Size() != size {
-		return fmt.Errorf("the copy has %d bytes", st.Size())
-	}
 	if usage, ok := cmd.ProcessState.SysUsage().(*syscall.Rusage); ok {
 		r.rss = max(r.rss, usage.Maxrss<<10) // getrusage(2): in KiB
+	}
+	for _, dst := range dsts {
+		if !compare {
+			break
+		}
+		if out, err := exec.CommandContext(ctx, "cmp", src, dst).CombinedOutput(); err != nil {
+			return fmt.Errorf("the copy is not equal: %w: %s", err, bytes.TrimSpace(out))
+		}
 	}
 	return nil
 }
@@ -116,76 +226,15 @@ func sync(name string) error {
 	return errors.Join(f.Sync(), f.Close())
 }
 
-// room is an error if two files of size do not fit in dir with a little to
+// room is an error if so many files of size do not fit in dir with a little to
 // spare.
-func room(dir string, size int64) error {
+func room(dir string, size int64, files int) error {
 	var st unix.Statfs_t
 	if err := unix.Statfs(dir, &st); err != nil {
 		return fmt.Errorf("statfs %s: %w", dir, err)
 	}
-	if free, want := int64(st.Bavail)*st.Bsize, 2*size+size/8; free < want {
+	if free, want := int64(st.Bavail)*st.Bsize, int64(files)*size+size/8; free < want || want < size {
 		return fmt.Errorf("%s has %d MiB free, %d are wanted", dir, free>>20, want>>20)
 	}
 	return nil
-}
-
-// fill makes a file of random bytes, which no file system can make smaller, and
-// brings it to the disk.
-func fill(ctx context.Context, name string, size int64) error {
-	var seed [32]byte
-	crand.Read(seed[:])
-	f, err := os.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	w := bufio.NewWriterSize(f, 1<<20)
-	random := rand.NewChaCha8(seed)
-	for n := int64(0); n < size && ctx.Err() == nil; n += 1 << 20 {
-		if _, err := io.CopyN(w, random, min(1<<20, size-n)); err != nil {
-			return err
-		}
-	}
-	if ctx.Err() != nil {
-		return context.Cause(ctx)
-	}
-	return errors.Join(w.Flush(), f.Sync(), f.Close())
-}
-
-// chill takes the source out of the page cache, or drops all caches, and says
-// how.
-func chill(src string, dropAll bool) (string, error) {
-	unix.Sync()
-	if dropAll {
-		// proc_sys_vm(5): 3 is pages, dentries and inodes.
-		const name = "/proc/sys/vm/drop_caches"
-		f, err := os.OpenFile(name, os.O_WRONLY, 0)
-		if err != nil {
-			return "", err
-		}
-		_, err = f.WriteString("3\n")
-		return name, errors.Join(err, f.Close())
-	}
-	f, err := os.Open(src)
-	if err != nil {
-		return "", err
-	}
-	defer f.Close()
-	if err := unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED); err != nil {
-		return "", fmt.Errorf("fadvise %s: %w", src, err)
-	}
-	return "posix_fadvise(2)", nil
-}
-
-// ownPeak is the highest memory of this program, as proc(5) words it. A
-// child is started in its parent's memory, and Linux counts that as the child's
-// (exec_mmap keeps the higher of both), so no child can be seen below it.
-func ownPeak() string {
-	status, err := os.ReadFile("/proc/self/status")
-	if err != nil {
-		return "unknown"
-	}
-	_, v, _ := strings.Cut(string(status), "VmHWM:")
-	v, _, _ = strings.Cut(v, "\n")
-	return strings.TrimSpace(v)
 }
