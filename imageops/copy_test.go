@@ -11,6 +11,7 @@ import (
 	"syscall"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"lukechampine.com/blake3"
 
@@ -361,4 +362,34 @@ func TestEngineIsLeftOpenAndIdle(t *testing.T) {
 	if err := eng.Close(); err != nil {
 		t.Error(err)
 	}
+}
+
+// A copy keeps to its rate, also where it reads back, and ends at once when it is
+// cancelled.
+func TestRate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		src := &image{bytes: noise(1<<20, 1)}
+		dst := &disk{bytes: noise(1<<20, 2)}
+		o := whole(t, Options{ChunkSize: testChunk, Rate: testChunk, Verify: true})
+		start := time.Now()
+		if _, err := Copy(t.Context(), dst, src, o); err != nil {
+			t.Fatal(err)
+		}
+		// 16 chunks are read, and 16 are read back.
+		if got := time.Since(start); got < 30*time.Second || got > 33*time.Second {
+			t.Errorf("took %v", got)
+		}
+		same(t, "target", dst.bytes, src.bytes)
+
+		ctx, cancel := context.WithCancelCause(t.Context())
+		why := errors.New("enough")
+		time.AfterFunc(3500*time.Millisecond, func() { cancel(why) })
+		start = time.Now()
+		if _, err := Copy(ctx, dst, src, o); !errors.Is(err, why) {
+			t.Errorf("%v, want %v", err, why)
+		}
+		if got := time.Since(start); got != 3500*time.Millisecond {
+			t.Errorf("ended after %v", got)
+		}
+	})
 }

@@ -62,6 +62,9 @@ func newFlow(ctx context.Context, o Options, size int) (*flow, error) {
 	if f.own = f.eng == nil; f.own {
 		f.eng = engine.Pool(o.QueueDepth)
 	}
+	if o.Rate > 0 {
+		f.eng = engine.Limited(f.eng, o.Rate)
+	}
 	return f, nil
 }
 

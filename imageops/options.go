@@ -23,6 +23,7 @@ type Options struct {
 	Expect   []Sum      // digests that the source must have; each is computed in the same pass
 	Verify   bool       // read the target back from storage and compare
 
+	Rate     int64          // bytes a second that are read at most, and so written to each target; 0: no limit
 	Progress func(Progress) // called when bytes are done, by the goroutine of the call; it must not block
 	Log      *slog.Logger   // phases, at debug level; default: none
 
@@ -147,6 +148,8 @@ func (o Options) filled() (Options, error) {
 		return o, fmt.Errorf("queue depth %d: not from 1 to %d", o.QueueDepth, maxDepth)
 	case o.Sparse > SparseOff:
 		return o, fmt.Errorf("sparse mode %d: unknown", o.Sparse)
+	case o.Rate < 0:
+		return o, fmt.Errorf("rate %d: negative", o.Rate)
 	case o.Extents > ExtentsIgnored:
 		return o, fmt.Errorf("extent mode %d: unknown", o.Extents)
 	case o.Digest > DigestNone:

@@ -75,6 +75,7 @@ func run(argv []string, con *console) int {
 	out := &checkedWriter{Writer: con.out}
 	con.out = out
 	u := &ui{con: con}
+	defer u.onRequest()()
 	u.preset(argv)
 	app := newApp(u)
 	args, err := order(argv, app)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 
 	"github.com/urfave/cli/v2"
 
@@ -31,7 +32,7 @@ type transfer struct {
 
 // bytesOptions are the options about the bytes.
 func bytesOptions(more ...cli.Flag) []cli.Flag {
-	return targeted(append(append(append(expectOptions(), formatOptions()...), readOption(),
+	return targeted(append(append(slices.Concat(expectOptions(), formatOptions(), mannersOptions()), readOption(),
 		&cli.StringFlag{Name: "digest", Value: "blake3", Usage: "checksum of the source: `none|blake3|sha256|sha512`"},
 		&cli.BoolFlag{Name: "no-verify", Usage: "do not read the target back"},
 		&cli.BoolFlag{Name: "no-extents", Usage: "read the source's holes too: for file systems that tell holes where data is"},
@@ -70,6 +71,10 @@ func (u *ui) transfer(c *cli.Context, op guard.Operation) (*transfer, error) {
 	if c.Bool("no-extents") {
 		extents = imageops.ExtentsIgnored
 	}
+	rate, err := manners(c)
+	if err != nil {
+		return nil, err
+	}
 	s, err := u.open(c, op)
 	if err != nil {
 		return nil, err
@@ -78,7 +83,7 @@ func (u *ui) transfer(c *cli.Context, op guard.Operation) (*transfer, error) {
 	return &transfer{
 		session: s, tokens: c.StringSlice("confirm"), told: c.IsSet("format"), resize: c.Bool("resize"),
 		options: imageops.Options{
-			Digest: kind, Expect: expect, Verify: !c.Bool("no-verify"), Sparse: sparse, Extents: extents,
+			Digest: kind, Expect: expect, Verify: !c.Bool("no-verify"), Sparse: sparse, Extents: extents, Rate: rate,
 			Log: s.host.Log, Progress: u.progress(),
 		},
 	}, nil

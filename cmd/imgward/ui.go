@@ -26,6 +26,7 @@ type ui struct {
 	json    bool
 	quiet   bool
 	verbose bool
+	pace    pace
 	writes  bool // the command is one that could have written
 }
 

@@ -6,6 +6,7 @@
 //     its error and byte count. An op's buffer belongs to the engine from Start
 //     until Wait returns that op.
 //   - [Pool] is the engine: workers that make the plain blocking calls.
+//   - [Limited] is an engine that keeps to a rate.
 //   - [Faulty] is an engine in which chosen ops go wrong.
 //
 // An op that comes back is a failed op until its endpoint said otherwise: fewer
