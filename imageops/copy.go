@@ -97,6 +97,9 @@ func (c *copier) open(ctx context.Context, src Source, o Options) error {
 		return errors.Join(err, c.flow.close())
 	}
 	c.sums = newSums(c.flow, o.kinds(), o.Verify, c.size, o.ChunkSize)
+	if o.Manifest {
+		c.sums.tree.markAll()
+	}
 	c.meter = newMeter("copy", c.size, o.Progress)
 	c.rep.Engine = c.flow.eng.String()
 	c.flow.each = c.look
@@ -162,7 +165,7 @@ func (c *copier) finish(t *target, err error) {
 	r.Read, r.Engine, r.DigestKind = c.rep.Read, c.rep.Engine, c.rep.DigestKind
 	r.Elapsed = time.Since(c.start)
 	if err == nil {
-		r.Digest, r.Expected = c.rep.Digest, c.rep.Expected
+		r.Digest, r.Expected, r.Manifest = c.rep.Digest, c.rep.Expected, c.rep.Manifest
 	}
 	t.result <- result{r, err}
 }

@@ -43,6 +43,9 @@ func Digest(ctx context.Context, src Source, o Options) (rep Report, err error) 
 		got:  func(*chunk, []Extent) {},
 		done: meter.add,
 	}
+	if o.Manifest {
+		p.sums.tree.markAll()
+	}
 	if err := p.run(); err != nil {
 		return rep, err
 	}

@@ -20,6 +20,7 @@ type Options struct {
 	HoldBack bool       // the target's first and last MiB become zeros first and get their bytes last
 	Extents  ExtentMode // whether the source is asked for holes
 	Digest   DigestKind // of the source
+	Manifest bool       // of the source, with BLAKE3 of each chunk
 	Expect   []Sum      // digests that the source must have; each is computed in the same pass
 	Verify   bool       // read the target back from storage and compare
 
@@ -103,7 +104,8 @@ type Report struct {
 
 	Digest     []byte // nil with DigestNone, and beside an error
 	DigestKind DigestKind
-	Expected   []Sum // those of Options.Expect, which the source has; nil beside an error
+	Manifest   *Manifest // that Options.Manifest asked for; nil beside an error
+	Expected   []Sum     // those of Options.Expect, which the source has; nil beside an error
 	Engine     string
 	Elapsed    time.Duration
 	Touched    bool     // something reached the target, or may have
@@ -126,6 +128,9 @@ func (o Options) kinds() []DigestKind {
 	kinds := []DigestKind{o.Digest}
 	for _, s := range o.Expect {
 		kinds = append(kinds, s.Kind)
+	}
+	if o.Manifest {
+		kinds = append(kinds, BLAKE3)
 	}
 	return kinds
 }

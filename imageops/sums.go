@@ -113,6 +113,12 @@ func (s *sums) finish(rep *Report, o Options, name string, size int64) error {
 		}
 		rep.Expected = append(rep.Expected, got)
 	}
+	if o.Manifest {
+		if s.tree.sum() == nil {
+			return errStuck
+		}
+		rep.Manifest = s.tree.manifest(size, int(s.size))
+	}
 	return nil
 }
 

@@ -59,6 +59,9 @@ func chunksOf(size int64, chunkSize int) uint64 {
 	return max(1, (uint64(size)+uint64(chunkSize)-1)/uint64(chunkSize))
 }
 
+// markAll makes every chunk of t, which is empty, a mark.
+func (t *tree) markAll() { t.level = 0 }
+
 // markLike makes t, which is empty, comparable with o.
 func (t *tree) markLike(o *tree) { t.level = o.level }
 

@@ -23,7 +23,7 @@ func (u *ui) cloneCommand() *cli.Command {
 			}
 			defer t.close()
 			// Shared blocks are not read, so whoever wants a digest wants a copy.
-			t.reflink = !c.Bool("no-reflink") && !c.IsSet("digest") && len(t.options.Expect) == 0
+			t.reflink = !c.Bool("no-reflink") && !c.IsSet("digest") && len(t.options.Expect) == 0 && t.manifest == ""
 			in, err := t.open(c)
 			if err != nil {
 				return err
@@ -37,7 +37,7 @@ func (u *ui) cloneCommand() *cli.Command {
 				return err
 			}
 			t.say("clone", "cloned", o)
-			return nil
+			return t.writeManifest(o)
 		},
 	}
 }
@@ -93,9 +93,16 @@ func (t *transfer) cloneAll(ctx context.Context, in *input, dsts []string) error
 		<-passed
 	}
 	all.Wait()
+	written := t.manifest == ""
 	for i, dst := range dsts {
 		if errs[i] == nil {
 			t.say("clone", "cloned", outcomes[i])
+			if !written {
+				written = true
+				errs[i] = t.writeManifest(outcomes[i])
+			}
+		}
+		if errs[i] == nil {
 			continue
 		}
 		errs[i] = &targetError{errs[i], printable(dst)}

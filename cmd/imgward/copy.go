@@ -35,7 +35,7 @@ func (u *ui) copyCommand() *cli.Command {
 				return err
 			}
 			t.say("copy", "copied", o)
-			return nil
+			return t.writeManifest(o)
 		},
 	}
 }

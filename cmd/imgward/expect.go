@@ -35,7 +35,7 @@ func expectations(c *cli.Context, path string) ([]imageops.Sum, error) {
 	if name == "" {
 		return want, nil
 	}
-	list, err := readList(name)
+	list, err := readBounded(name, maxSums)
 	if err != nil {
 		return nil, err
 	}
@@ -46,19 +46,20 @@ func expectations(c *cli.Context, path string) ([]imageops.Sum, error) {
 	return append(want, sum), nil
 }
 
-func readList(name string) (list []byte, err error) {
+// readBounded reads a file of at most so many bytes.
+func readBounded(name string, most int64) (b []byte, err error) {
 	f, err := os.Open(name)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	if list, err = io.ReadAll(io.LimitReader(f, maxSums+1)); err != nil {
+	if b, err = io.ReadAll(io.LimitReader(f, most+1)); err != nil {
 		return nil, err
 	}
-	if len(list) > maxSums {
-		return nil, fmt.Errorf("%q is longer than %d bytes, which is no list of digests", name, maxSums)
+	if int64(len(b)) > most {
+		return nil, fmt.Errorf("%q is longer than %d bytes, which it should not be", name, most)
 	}
-	return list, nil
+	return b, nil
 }
 
 // expected says which digests the source was found to have.

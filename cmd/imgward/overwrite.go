@@ -27,7 +27,7 @@ func (u *ui) overwriteCommand() *cli.Command {
 				return err
 			}
 			t.say("overwrite", "wrote", o)
-			return nil
+			return t.writeManifest(o)
 		},
 	}
 }

@@ -139,6 +139,7 @@ func exitStatus(err error) int {
 		confirm    *confirmError
 		mismatch   *imageops.MismatchError
 		digest     *imageops.DigestError
+		damage     *imageops.DamageError
 		incomplete *guard.IncompleteError
 		broken     *guard.BrokenError
 		written    *guard.WrittenError
@@ -148,7 +149,7 @@ func exitStatus(err error) int {
 		return exitOK
 	case errors.As(err, &usage):
 		return exitUsage
-	case errors.As(err, &mismatch), errors.As(err, &digest):
+	case errors.As(err, &mismatch), errors.As(err, &digest), errors.As(err, &damage):
 		return exitMismatch
 	case errors.As(err, &incomplete), errors.As(err, &broken), errors.As(err, &written):
 		return exitIncomplete

@@ -21,19 +21,21 @@ import (
 // target, and how the bytes go.
 type transfer struct {
 	*session
-	options imageops.Options
-	tokens  []string // of --confirm
-	resize  bool
-	reflink bool
-	told    bool             // the format of the source was
-	fan     *imageops.Fanout // nil: there is one target
-	ready   func()           // called before it is joined
+	options  imageops.Options
+	tokens   []string // of --confirm
+	resize   bool
+	reflink  bool
+	manifest string           // where it is written; empty: nowhere
+	told     bool             // the format of the source was
+	fan      *imageops.Fanout // nil: there is one target
+	ready    func()           // called before it is joined
 }
 
 // bytesOptions are the options about the bytes.
 func bytesOptions(more ...cli.Flag) []cli.Flag {
 	return targeted(append(append(slices.Concat(expectOptions(), formatOptions(), mannersOptions()), readOption(),
 		&cli.StringFlag{Name: "digest", Value: "blake3", Usage: "checksum of the source: `none|blake3|sha256|sha512`"},
+		&cli.StringFlag{Name: "manifest", Usage: "write a digest of each piece of the source to the new `FILE`, for verify"},
 		&cli.BoolFlag{Name: "no-verify", Usage: "do not read the target back"},
 		&cli.BoolFlag{Name: "no-extents", Usage: "read the source's holes too: for file systems that tell holes where data is"},
 		&cli.StringFlag{Name: "sparse", Value: "keep", Usage: "zeros: `keep|detect|off`: holes of the source, runs of zeros too (what is not raw), or none"},
@@ -71,6 +73,12 @@ func (u *ui) transfer(c *cli.Context, op guard.Operation) (*transfer, error) {
 	if c.Bool("no-extents") {
 		extents = imageops.ExtentsIgnored
 	}
+	manifest := c.String("manifest")
+	if manifest != "" {
+		if err := freeName(manifest); err != nil {
+			return nil, err
+		}
+	}
 	rate, err := manners(c)
 	if err != nil {
 		return nil, err
@@ -81,9 +89,9 @@ func (u *ui) transfer(c *cli.Context, op guard.Operation) (*transfer, error) {
 	}
 	s.noClaim = c.Bool("no-claim")
 	return &transfer{
-		session: s, tokens: c.StringSlice("confirm"), told: c.IsSet("format"), resize: c.Bool("resize"),
+		session: s, tokens: c.StringSlice("confirm"), told: c.IsSet("format"), manifest: manifest, resize: c.Bool("resize"),
 		options: imageops.Options{
-			Digest: kind, Expect: expect, Verify: !c.Bool("no-verify"), Sparse: sparse, Extents: extents, Rate: rate,
+			Digest: kind, Expect: expect, Verify: !c.Bool("no-verify"), Sparse: sparse, Extents: extents, Rate: rate, Manifest: manifest != "",
 			Log: s.host.Log, Progress: u.progress(),
 		},
 	}, nil

@@ -14,10 +14,11 @@ import (
 
 func (u *ui) verifyCommand() *cli.Command {
 	return &cli.Command{
-		Name: "verify", Usage: "compare an image with another, or with a digest; without either, print its digest",
+		Name: "verify", Usage: "compare an image with another, with a digest or with a manifest; without any, print its digest",
 		ArgsUsage: "IMAGE [OTHER]", HideHelpCommand: true,
 		Flags: judged(append(append(expectOptions(), formatOptions()...), readOption(),
 			&cli.StringFlag{Name: "digest", Value: "blake3", Usage: "which digest to print: `blake3|sha256|sha512`"},
+			&cli.StringFlag{Name: "manifest", Usage: "compare with the manifest `FILE`, and say where it differs"},
 			&cli.BoolFlag{Name: "no-extents", Usage: "read the image's holes too: for file systems that tell holes where data is"},
 		)...),
 		Action: func(c *cli.Context) error {
@@ -25,8 +26,8 @@ func (u *ui) verifyCommand() *cli.Command {
 			if err != nil {
 				return err
 			}
-			if c.NArg() < 1 || c.NArg() > 2 || c.NArg() == 2 && len(o.Expect) > 0 {
-				return usagef("verify needs an image, and another image or --expect")
+			if c.NArg() < 1 || c.NArg() > 2 || (c.NArg() == 2 || c.IsSet("manifest")) && len(o.Expect) > 0 || c.NArg() == 2 && c.IsSet("manifest") {
+				return usagef("verify needs an image, and another image, --expect or --manifest")
 			}
 			s, err := u.open(c, guard.Read)
 			if err != nil {
@@ -40,6 +41,9 @@ func (u *ui) verifyCommand() *cli.Command {
 			defer image.Close()
 			if c.NArg() == 2 {
 				return s.compare(c.Context, image, c.Args().Get(1))
+			}
+			if name := c.String("manifest"); name != "" {
+				return s.verifyManifest(c.Context, image, name, o)
 			}
 			return s.digest(c.Context, image, o)
 		},
