@@ -34,7 +34,7 @@ func Copy(ctx context.Context, dst Dest, src Source, o Options) (Report, error) 
 // nothing will be done with it any more. The first error of a target ends that
 // target; what is wrong with the source or with o ends all.
 func copyTo(ctx context.Context, targets []*target, src Source, o Options) {
-	c := &copier{start: time.Now(), targets: targets, unwatch: func() bool { return true }}
+	c := &copier{start: time.Now(), targets: targets}
 	err := c.open(ctx, src, o)
 	if err == nil {
 		err = errors.Join(c.steps(), c.close())
@@ -55,8 +55,8 @@ type copier struct {
 	sums    *sums
 	meter   *meter
 	targets []*target
-	unwatch func() bool
-	rep     Report // what all targets have in common
+	watches []func() bool // what ends the watching of contexts
+	rep     Report        // what all targets have in common
 }
 
 // open checks all that can be checked, and makes what is needed.
@@ -84,7 +84,7 @@ func (c *copier) open(ctx context.Context, src Source, o Options) error {
 		return err
 	}
 	if s, ok := src.(Stopper); ok {
-		c.unwatch = context.AfterFunc(c.flow.ctx, func() { s.Stop(context.Cause(c.flow.ctx)) })
+		c.watches = append(c.watches, context.AfterFunc(c.flow.ctx, func() { s.Stop(context.Cause(c.flow.ctx)) }))
 	}
 	block := int64(1)
 	for _, t := range c.targets {
@@ -103,7 +103,20 @@ func (c *copier) open(ctx context.Context, src Source, o Options) error {
 	c.meter = newMeter("copy", c.size, o.Progress)
 	c.rep.Engine = c.flow.eng.String()
 	c.flow.each = c.look
+	if len(c.targets) > 1 {
+		// The time of one can be over while a source that is slow keeps all waiting.
+		nudge := c.flow.nudged()
+		for _, t := range c.targets {
+			c.watches = append(c.watches, context.AfterFunc(t.ctx, nudge))
+		}
+	}
 	return nil
+}
+
+func (c *copier) unwatch() {
+	for _, stop := range c.watches {
+		stop()
+	}
 }
 
 func (c *copier) close() error {

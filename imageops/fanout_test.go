@@ -210,6 +210,30 @@ func TestFanoutTargetIsCancelled(t *testing.T) {
 	}
 	same(t, "good", good.disk.bytes, src.bytes)
 
+	// So does one while the source has nothing to give.
+	stalled, end := context.WithCancelCause(t.Context())
+	r, w := io.Pipe()
+	f = NewFanout(t.Context(), NewStream(r, "pipe"), whole(t, Options{ChunkSize: testChunk}), 2)
+	b := noise(3<<20, 3)
+	bad, good = &member{disk: &disk{bytes: noise(3<<20, 2)}}, &member{disk: &disk{bytes: noise(3<<20, 2)}}
+	all.Go(func() { good.rep, good.err = f.Join(t.Context(), good.disk, false) })
+	all.Go(func() {
+		bad.rep, bad.err = f.Join(stalled, bad.disk, false)
+		_, err := w.Write(b[1<<20:]) // only now the source goes on
+		if err = errors.Join(err, w.Close()); err != nil {
+			t.Error(err)
+		}
+	})
+	if _, err := w.Write(b[:1<<20]); err != nil {
+		t.Fatal(err)
+	}
+	end(why)
+	all.Wait()
+	if !errors.Is(bad.err, why) || good.err != nil {
+		t.Errorf("%v, %v", bad.err, good.err)
+	}
+	same(t, "good", good.disk.bytes, b)
+
 	early, stop := context.WithCancelCause(t.Context())
 	f = NewFanout(t.Context(), src, whole(t, Options{}), 3)
 	stop(why)

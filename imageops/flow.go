@@ -30,8 +30,11 @@ type flow struct {
 	chunk   int // bytes of a chunk that are read at a time
 	free    []*chunk
 	flying  int
-	zeros   []byte // a chunk of them; nobody writes here
-	each    func() // called between requests; nil: nothing
+	zeros   []byte        // a chunk of them; nobody writes here
+	each    func()        // called between requests; nil: nothing
+	nudge   chan struct{} // what is sent here makes run call each though no request comes back; nil: nobody sends
+	came    chan returned // what Wait returned to the goroutine that waits beside the nudges
+	waits   bool          // there is one
 	inspect func(*flow)
 }
 
@@ -40,6 +43,11 @@ type step struct {
 	chunk *chunk
 	then  func()      // after it has come back without an error
 	fail  func(error) // after it has come back with one
+}
+
+type returned struct {
+	op  *engine.Op
+	err error
 }
 
 // errStuck cannot happen: it is returned where a result would be wrong if it did.
@@ -106,10 +114,13 @@ func (f *flow) run(begin func(*chunk) (more bool)) error {
 			}
 			return context.Cause(f.ctx)
 		}
-		op, err := f.eng.Wait()
+		op, err := f.wait()
 		if err != nil {
 			f.fail(err)
 			return err
+		}
+		if op == nil {
+			continue // a nudge
 		}
 		f.flying--
 		s := op.Tag.(step)
@@ -119,6 +130,39 @@ func (f *flow) run(begin func(*chunk) (more bool)) error {
 			s.then()
 		}
 		f.release(s.chunk)
+	}
+}
+
+// wait is Wait of the engine, and nil when a nudge comes first. What comes back
+// meanwhile is what the next wait returns. It is called with requests in flight.
+func (f *flow) wait() (*engine.Op, error) {
+	if f.nudge == nil {
+		return f.eng.Wait()
+	}
+	if !f.waits {
+		f.waits = true
+		go func() {
+			op, err := f.eng.Wait()
+			f.came <- returned{op, err}
+		}()
+	}
+	select {
+	case r := <-f.came:
+		f.waits = false
+		return r.op, r.err
+	case <-f.nudge:
+		return nil, nil
+	}
+}
+
+// nudged makes the flow one that can be nudged, by what it returns.
+func (f *flow) nudged() func() {
+	f.nudge, f.came = make(chan struct{}, 1), make(chan returned)
+	return func() {
+		select {
+		case f.nudge <- struct{}{}:
+		default: // one is on its way
+		}
 	}
 }
 

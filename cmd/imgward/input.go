@@ -62,7 +62,7 @@ func (s *session) input(c *cli.Context, path string, raw bool) (in *input, err e
 		}
 	}()
 	if path == "-" {
-		return in, s.standardInput(in, told, c.StringSlice("backing"))
+		return in, s.standardInput(c.Context, in, told, c.StringSlice("backing"))
 	}
 	if in.source, err = s.source(c.Context, path); err != nil {
 		return in, err

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"io"
 	"os"
@@ -63,7 +64,7 @@ func TestPipeIsStopped(t *testing.T) {
 	}
 	defer r.Close()
 	defer w.Close()
-	p := &pipe{}
+	p := &pipe{ctx: t.Context()}
 	if err := p.examine(r); err != nil {
 		t.Fatal(err)
 	}
@@ -88,10 +89,15 @@ func TestPipeIsStopped(t *testing.T) {
 	if _, err := p.Read(b); !errors.Is(err, errStopped) {
 		t.Errorf("afterwards: %v", err)
 	}
+	ctx, cancel := context.WithCancelCause(t.Context())
+	go func() { cancel(why) }()
+	if _, err := (&pipe{ctx: ctx, file: r}).Read(b); !errors.Is(err, why) {
+		t.Errorf("interrupted: %v", err)
+	}
 	if err := w.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if n, err := (&pipe{file: r}).Read(b); n != 0 || err != io.EOF {
+	if n, err := (&pipe{ctx: t.Context(), file: r}).Read(b); n != 0 || err != io.EOF {
 		t.Errorf("a pipe that is closed: %d, %v", n, err)
 	}
 }

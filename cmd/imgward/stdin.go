@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -17,11 +18,11 @@ import (
 
 // standardInput makes in what comes through standard input: a pipe, whose format
 // nobody but the operator can tell.
-func (s *session) standardInput(in *input, told string, backing []string) error {
+func (s *session) standardInput(ctx context.Context, in *input, told string, backing []string) error {
 	if len(backing) > 0 {
 		return usagef("standard input is read in order and has no backing image")
 	}
-	r := &pipe{r: s.con.in}
+	r := &pipe{ctx: ctx, r: s.con.in}
 	if f, ok := s.con.in.(*os.File); ok {
 		if err := r.examine(f); err != nil {
 			return err
@@ -88,6 +89,7 @@ func (p *pipeStream) Stop(why error) {
 
 // pipe reads from a descriptor and can be stopped.
 type pipe struct {
+	ctx     context.Context // when it ends, so does reading
 	r       io.Reader
 	file    *os.File // nil: r cannot be waited for
 	stopped atomic.Bool
@@ -118,7 +120,7 @@ func (p *pipe) examine(f *os.File) error {
 const patience = 100
 
 func (p *pipe) Read(b []byte) (int, error) {
-	for !p.stopped.Load() {
+	for !p.stopped.Load() && p.ctx.Err() == nil {
 		if p.file == nil {
 			return p.r.Read(b)
 		}
@@ -130,6 +132,9 @@ func (p *pipe) Read(b []byte) (int, error) {
 		case err == nil && n > 0:
 			return p.file.Read(b)
 		}
+	}
+	if p.ctx.Err() != nil {
+		return 0, context.Cause(p.ctx)
 	}
 	return 0, errStopped
 }

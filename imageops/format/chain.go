@@ -138,6 +138,10 @@ func (c *Chain) read(i int, p []byte, off int64) error {
 	return nil
 }
 
+// mapped is how many bytes are asked for at a time: a layer looks at each of its
+// clusters in them, and those below it may say less.
+const mapped = 64 << 20
+
 // Extents is imageops.Extenter: what no layer has is zero.
 func (c *Chain) Extents(ctx context.Context, off, n int64) iter.Seq2[imageops.Extent, error] {
 	return func(yield func(imageops.Extent, error) bool) {
@@ -146,7 +150,7 @@ func (c *Chain) Extents(ctx context.Context, off, n int64) iter.Seq2[imageops.Ex
 				yield(imageops.Extent{}, context.Cause(ctx))
 				return
 			}
-			m, zero, err := c.extent(0, off, end-off)
+			m, zero, err := c.extent(0, off, min(end-off, mapped))
 			if err != nil {
 				yield(imageops.Extent{}, err)
 				return
