@@ -119,6 +119,11 @@ func sparseMode(name string) (imageops.SparseMode, error) {
 // expected digests, not what is in it.
 func (t *transfer) open(c *cli.Context) (*input, error) {
 	in, err := t.input(c, c.Args().First(), false)
+	if refused := (*guard.RefusedError)(nil); errors.As(err, &refused) {
+		if also := t.refusesTarget(c.Context, c.Args().Slice()[1:]); also != nil {
+			err = also
+		}
+	}
 	if err != nil || in.kind == format.Raw && !in.stream() {
 		return in, err
 	}
@@ -136,6 +141,25 @@ func (t *transfer) open(c *cli.Context) (*input, error) {
 		return nil, errors.Join(err, in.Close())
 	}
 	return in, nil
+}
+
+// refusesTarget is the refusal of an existing target, where there is one. Of a
+// command whose source is refused, too, that is what has to be known first: who
+// overrides what stands in the way of the source must have seen it.
+func (t *transfer) refusesTarget(ctx context.Context, dsts []string) error {
+	for _, dst := range dsts {
+		target, v, err := t.guard(t.policy.Operation, nil).Check(ctx, dst)
+		if err != nil {
+			continue // the source's refusal stands
+		}
+		if refusal := v.Err(); target.Exists() && refusal != nil {
+			return errors.Join(refusal, target.Close())
+		}
+		if err := target.Close(); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // expectFile compares the file that an image lies in with the expected digests,
