@@ -45,7 +45,7 @@ xen-shell: xen-bin ## a shell in that Xen's dom0
 
 xen-bin: build
 	@scripts/deps xen
-	CGO_ENABLED=0 go build -trimpath -o bin/only ./testdata/xen/only
+	CGO_ENABLED=0 go build -trimpath -o bin/refuses ./testdata/xen/refuses
 
 fuzz: ## each fuzz target for FUZZTIME (20s)
 	@for pkg in $$(go list $(PKG)); do \
