@@ -17,7 +17,7 @@ case_accident() {
 
 	stop web1
 	forget web1
-	imgward copy web1.img whole.img
+	does copy web1.img whole.img
 	cmp web1.img whole.img
 	works overwrite golden.img web1.img
 	cmp golden.img web1.img
@@ -80,7 +80,7 @@ case_readonly_shared() {
 	config ro2 "$(file /srv/images/shared.img xvda ro)"
 	xl create -q -p /etc/xen/ro2.cfg
 	refuses ro1 xen.vbd.readonly loop.readonly lease.readers -- overwrite golden.img shared.img
-	imgward copy shared.img copy.img
+	does copy shared.img copy.img
 	cmp shared.img copy.img
 	destroy ro1
 	refuses ro2 xen.vbd.readonly loop.readonly lease.readers -- overwrite golden.img shared.img

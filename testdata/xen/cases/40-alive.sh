@@ -78,16 +78,17 @@ case_reboot() {
 	says web1 'domu: ready' "$before" &
 	looks $! web1.img &
 	looking=$!
-	wait_for 60 gap "$id" web1.img
+	# xl waits for two seconds then.
+	timeout 120 sed '/Rebooting now/q' < <(exec tail -n +1 -F /var/log/xen/xl-web1.log)
 	pkill -STOP -x xl
+	[ -z "$(losetup -n -j web1.img)" ]
+	no xenstore-exists "/local/domain/$id"
 	refuses web1 config.named -- overwrite golden.img web1.img
 	refuses web1 domain.restarting -- overwrite --domain web1 golden.img web1.img
 	pkill -CONT -x xl
 	wait $looking
 	beats web1 xvda=ok
 }
-# gap DOMID IMAGE: the domain is gone, and so is what held its image
-gap() { [ -z "$(losetup -n -j "$2")" ] && no xenstore-exists "/local/domain/$1"; }
 
 # A domain that has shut down and is kept, then without the xl that would have
 # taken its disks away.
@@ -95,6 +96,6 @@ case_preserved() {
 	xl shutdown web1
 	wait_for 60 sh -c 'xl list web1 | grep -q -- ---s'
 	refuses web1 xen.vbd.connected loop.attached lease.refused -- overwrite golden.img web1.img
-	pkill -9 -x xl
+	pkill -9 -x xl || true
 	refuses web1 xen.vbd.connected loop.attached lease.refused -- overwrite golden.img web1.img
 }

@@ -83,7 +83,7 @@ case_crashed_and_left_behind() {
 	rm /var/lib/xen/userdata-*."$id".*
 	losetup -D
 	refuses web1 xen.vbd.stale -- overwrite golden.img web1.img
-	imgward check --override "xen.vbd.stale:web1.$id" web1.img
+	does check --override "xen.vbd.stale:web1.$id" web1.img
 	xenstore-rm "/local/domain/0/backend/vbd/$id"
 	xenstore-rm "/libxl/$id"
 	free web1.img

@@ -200,21 +200,19 @@ refuses() {
 	command refuses "$@" 3>/tmp/refusal
 }
 
-# free TARGET: imgward check finds nobody
-free() {
-	step "free: $*"
-	asked imgward check "$@" || { cat /tmp/said /tmp/remarks; return 1; }
+# does COMMAND...: imgward does it, and so finds nobody
+does() {
+	step "imgward $*"
+	asked imgward "$@" || { cat /tmp/said /tmp/remarks; return 1; }
 }
+free() { does check "$@"; }
 
 # works COMMAND OPERAND... TARGET: imgward does it. The token of what is on the
 # target is asked for first, as a person does who means it.
 works() {
-	local target=${*: -1} token status=0
-	step "works: imgward $*"
+	local target=${*: -1}
 	asked imgward check --porcelain "$target" || true
-	token=$(cut -f 2 /tmp/said)
-	asked imgward "$1" --confirm "$token" "${@:2}" || status=$?
-	[ $status = 0 ] || { echo "exit status $status"; cat /tmp/said /tmp/remarks; return 1; }
+	does "$1" --confirm "$(cut -f 2 /tmp/said)" "${@:2}"
 }
 
 # step WORDS...: what is done now, and when
