@@ -84,7 +84,7 @@ case_reboot() {
 	[ -z "$(losetup -n -j web1.img)" ]
 	no xenstore-exists "/local/domain/$id"
 	refuses web1 config.named -- overwrite golden.img web1.img
-	refuses web1 domain.restarting -- overwrite --domain web1 golden.img web1.img
+	refuses - domain.restarting -- overwrite --domain web1 golden.img web1.img
 	pkill -CONT -x xl
 	wait $looking
 	beats web1 xvda=ok
