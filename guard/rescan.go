@@ -311,7 +311,7 @@ func (r *rescan) last(ctx context.Context) error {
 	}
 	if n := r.target.held.node; n != nil {
 		if _, wrote, err := n.ask(); wrote != nil {
-			return brokenBy(wroteFinding(r.host, r.target, *wrote))
+			return brokenBy(*wrote)
 		} else if err != nil {
 			return brokenBy(ended(nodeWatcher{}.Name(), err))
 		}
