@@ -298,6 +298,9 @@ func (p *Permit) finish(ctx context.Context, err error) error {
 	if err == nil {
 		err = p.held.rescan.last(p.hold.Context())
 	}
+	if errors.As(err, &broken) {
+		err = errors.Join(err, p.file.Sync()) // what is said to be written is, whatever comes now
+	}
 	if err != nil {
 		return &IncompleteError{p.target.Path, err}
 	}
