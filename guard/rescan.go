@@ -82,11 +82,31 @@ func (r *rescan) glancing(scan func(context.Context, Store) (*storeScan, error))
 }
 
 // look looks with those of the given collectors that looked before, and gives the
-// finding that ends the write, or false. What may be a passing probe ends it only when it is there in every one
-// of a few looks. A look that is not done in time ends it too. When ctx ends there
-// is nothing to tell.
+// finding that ends the write, or false. What may be a passing probe ends it only
+// when it is there in every one of a few looks. A look that is not done in time is
+// made once more, because we may have been stopped in it (SIGSTOP), and then ends
+// it too. When ctx ends there is nothing to tell.
 func (r *rescan) look(ctx context.Context, cs []Collector) (Finding, bool) {
 	cs = slices.DeleteFunc(slices.Clone(cs), func(c Collector) bool { return !slices.Contains(r.names, c.Name()) })
+	f, late := r.within(ctx, cs)
+	if late {
+		f, late = r.within(ctx, cs)
+	}
+	switch {
+	case ctx.Err() != nil || f == nil && !late:
+		return Finding{}, false
+	case f == nil:
+		return Finding{
+			Code: HoldWatch, Subject: "the look at who came", Key: "rescan", Detail: "was not done within " + deadline.String(),
+			Source: "rescan", Remedy: "find out what makes this host answer so slowly",
+		}, true
+	}
+	return *f, true
+}
+
+// within looks for as long as a look may take, and tells one that was late: it
+// saw nothing, or what may come of being late.
+func (r *rescan) within(ctx context.Context, cs []Collector) (f *Finding, late bool) {
 	start := time.Now()
 	timed, cancel := context.WithTimeout(ctx, deadline)
 	defer cancel()
@@ -96,23 +116,11 @@ func (r *rescan) look(ctx context.Context, cs []Collector) (Finding, bool) {
 		defer r.target.handle.release()
 		found <- r.patient(timed, cs)
 	}()
-	var f *Finding
 	select {
 	case f = <-found:
 	case <-timed.Done():
 	}
-	switch {
-	case ctx.Err() != nil:
-		return Finding{}, false
-	case f == nil && time.Since(start) >= deadline:
-		return Finding{
-			Code: HoldWatch, Subject: "the look at who came", Key: "rescan", Detail: "was not done within " + deadline.String(),
-			Source: "rescan", Remedy: "find out what makes this host answer so slowly",
-		}, true
-	case f == nil:
-		return Finding{}, false
-	}
-	return *f, true
+	return f, time.Since(start) >= deadline && (f == nil || f.mayPass())
 }
 
 // patient is look without the limit of time.

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -276,16 +277,26 @@ func (c turning) Collect(ctx context.Context, host *Host, t *Target, s *Sheet) {
 	}
 }
 
-// A look that is not done in time breaks the hold, and one that ends with the hold
-// tells nothing.
+// A look that is not done in time breaks the hold when the next one is late too, as
+// it is not when we were stopped in the first, and one that ends with the hold tells
+// nothing.
 func TestRescanIsLate(t *testing.T) {
 	m := volumes()
 	b := m.begin(t, "/dev/dm-0", Policy{})
 	synctest.Test(t, func(t *testing.T) {
 		hangs := stub{"mounts", func(ctx context.Context, _ *Target, _ *Sheet) { time.Sleep(time.Hour) }}
 		start := time.Now()
-		if _, broken := b.look(t.Context(), []Collector{hangs}); !broken || time.Since(start) != deadline {
+		if _, broken := b.look(t.Context(), []Collector{hangs}); !broken || time.Since(start) != 2*deadline {
 			t.Errorf("broken %v after %s", broken, time.Since(start))
+		}
+		var looked atomic.Int32
+		once := stub{"mounts", func(context.Context, *Target, *Sheet) {
+			if looked.Add(1) == 1 {
+				time.Sleep(time.Hour)
+			}
+		}}
+		if f, broken := b.look(t.Context(), []Collector{once}); broken || looked.Load() != 2 {
+			t.Errorf("broken by %s after %d looks", f.sentence(), looked.Load())
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()

@@ -75,7 +75,11 @@ func (xenWatcher) Watch(ctx context.Context, host *Host, t *Target, alarm func(F
 		case err := <-ended:
 			return err
 		case <-alive.C:
-			if _, err := limited(ctx, host.Store, ownDomid); err != nil {
+			_, err := limited(ctx, host.Store, ownDomid)
+			if err != nil { // once more, because we may have been stopped meanwhile
+				_, err = limited(ctx, host.Store, ownDomid)
+			}
+			if err != nil && ctx.Err() == nil {
 				return err
 			}
 		case <-changed.some:
