@@ -36,6 +36,17 @@ type claimed struct {
 	refusing bool // nobody came at the same time as they: Xen refuses who comes
 }
 
+// claimed gives the claims that we have made, and have not begun to withdraw.
+func (h *held) claimed() []xenstore.Claim {
+	if h == nil {
+		return nil
+	}
+	if c := h.claims.Load(); c != nil {
+		return c.made
+	}
+	return nil
+}
+
 // claimDevice has Xen itself refuse the target: it claims a device, and every device
 // that shares bytes with it, because Xen compares numbers (see package xenstore).
 // It does so under the lock of Xen's hotplug scripts, so that a domain either

@@ -283,6 +283,7 @@ func (t *Target) look(ctx context.Context, host *Host, blind func(string, error)
 		if host.Store == nil {
 			return nil, host.StoreErr
 		}
+		ours := t.held.claimed() // before the scan, which has to find them
 		var scan *storeScan
 		var err error
 		if t.glance != nil {
@@ -293,7 +294,7 @@ func (t *Target) look(ctx context.Context, host *Host, blind func(string, error)
 		if err != nil {
 			return nil, err
 		}
-		scan.paths = newLookups(host.FS)
+		scan.paths, scan.ours = newLookups(host.FS), ours
 		return scan, nil
 	})
 	view.descriptions = new(lookedUp)

@@ -88,20 +88,14 @@ func (r *storeReader) claims(dirs []string) (others []string) {
 // counts, and each process once. Ours must be there as we made them, and are none
 // of these while we make or withdraw them.
 func (x *xenLook) judgeClaims(scan *storeScan) {
-	var ours claimed
-	if x.t.held != nil {
-		if c := x.t.held.claims.Load(); c != nil {
-			ours = *c
-		}
-	}
-	for _, c := range ours.made {
+	for _, c := range scan.ours {
 		if !slices.ContainsFunc(scan.claims, func(o storeClaim) bool { return o.Claim == c }) {
 			x.s.Blind("xenstore", errors.New("the claim that was just made is not there any more"))
 		}
 	}
 	said := map[xenstore.Claim]bool{}
 	for _, c := range scan.claims {
-		if c.broken != nil || slices.Contains(ours.made, c.Claim) {
+		if c.broken != nil || slices.Contains(scan.ours, c.Claim) {
 			continue
 		}
 		rel := x.t.Relate(BlockID(c.Target))

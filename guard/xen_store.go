@@ -27,6 +27,7 @@ type storeScan struct {
 	nodes   []node            // the disks that this domain serves
 	shares  []node            // the other devices with a path: directories that a domain has as a file system
 	claims  []storeClaim      // what imgwards claim
+	ours    []xenstore.Claim  // those that we had made before the scan
 	foreign map[string][]node // backend domid to the disks that it serves instead
 	blind   []storeBlind
 	paths   *lookups // of the look, for the paths of nodes
