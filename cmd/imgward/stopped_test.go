@@ -74,10 +74,14 @@ func TestStoppedTellsWhatWasWritten(t *testing.T) {
 					At                   time.Time
 				}
 				Written []struct{ Offset, Length int64 }
+				Notes   []struct{ Code string }
 				Hints   []string
 			}
 			if err := json.Unmarshal(out.Bytes(), &f); err != nil {
 				t.Fatalf("%v: %s", err, out.String())
+			}
+			if len(f.Notes) != 1 || f.Notes[0].Code != "hold.inforce" {
+				t.Errorf("noted %v", f.Notes)
 			}
 			if f.Exit != exitIncomplete || f.Broken.Code != "fd.write" || f.Broken.Source == "" || f.Broken.At.Before(before) || f.Broken.At.After(time.Now()) || len(f.Hints) != 2 {
 				t.Errorf("%s", out.String())

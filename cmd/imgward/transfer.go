@@ -382,22 +382,23 @@ func (o *outcome) reflink(to, from *blockio.File) (done bool, err error) {
 }
 
 type outcomeJSON struct {
-	Command   string `json:"command"`
-	Source    string `json:"source"`
-	Target    string `json:"target"`
-	Size      int64  `json:"size"`
-	Read      int64  `json:"read"`
-	Written   int64  `json:"written"`
-	Zeroed    int64  `json:"zeroed"`
-	Same      int64  `json:"same,omitempty"`
-	Verified  int64  `json:"verified"`
-	Tail      int64  `json:"tail"`
-	Reflinked bool   `json:"reflinked"`
-	Digest    string `json:"digest,omitempty"`
-	How       string `json:"how,omitempty"`
-	Engine    string `json:"engine,omitempty"`
-	Seconds   string `json:"seconds"`
-	Exit      int    `json:"exit"`
+	Command   string        `json:"command"`
+	Source    string        `json:"source"`
+	Target    string        `json:"target"`
+	Size      int64         `json:"size"`
+	Read      int64         `json:"read"`
+	Written   int64         `json:"written"`
+	Zeroed    int64         `json:"zeroed"`
+	Same      int64         `json:"same,omitempty"`
+	Verified  int64         `json:"verified"`
+	Tail      int64         `json:"tail"`
+	Reflinked bool          `json:"reflinked"`
+	Digest    string        `json:"digest,omitempty"`
+	How       string        `json:"how,omitempty"`
+	Engine    string        `json:"engine,omitempty"`
+	Seconds   string        `json:"seconds"`
+	Notes     []findingJSON `json:"notes,omitempty"` // what was told beside the work
+	Exit      int           `json:"exit"`
 }
 
 // say reports a finished transfer.
@@ -435,5 +436,6 @@ func (t *transfer) say(command, verb string, o *outcome) {
 	t.object(outcomeJSON{
 		Command: command, Source: o.source, Target: o.target, Size: size, Read: r.Read, Written: r.Written, Zeroed: r.Zeroed, Same: r.Same, How: o.how, Engine: r.Engine,
 		Verified: r.Verified, Tail: r.Tail, Reflinked: o.reflinked, Digest: digest, Seconds: fmt.Sprintf("%.3f", r.Elapsed.Seconds()),
+		Notes: t.noted(),
 	})
 }

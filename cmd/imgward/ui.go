@@ -12,7 +12,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
+	"sync"
 	"time"
 	"unicode"
 
@@ -28,6 +30,24 @@ type ui struct {
 	verbose bool
 	pace    pace
 	writes  bool // the command is one that could have written
+
+	mu    sync.Mutex
+	notes []findingJSON // what was worth saying beside the work
+}
+
+// note tells of a finding that stops nothing. It may be called from any goroutine.
+func (u *ui) note(f guard.Finding) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.notes = append(u.notes, findingObject(f, "note"))
+	u.remark("note: %s", printable(f.Subject+" "+f.Detail))
+}
+
+// noted gives what was told.
+func (u *ui) noted() []findingJSON {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return slices.Clone(u.notes)
 }
 
 // common are the options that all commands have.
@@ -113,7 +133,7 @@ func (u *ui) fail(err error, code int) {
 	var confirm *confirmError
 	var hinted *hintedError
 	var stopped *stoppedError
-	said := failure{Error: err.Error(), Exit: code}
+	said := failure{Error: err.Error(), Exit: code, Notes: u.noted()}
 	var one *targetError
 	if errors.As(err, &one) {
 		said.Target = one.target
@@ -166,12 +186,13 @@ func (u *ui) hint(hints []string) {
 }
 
 type failure struct {
-	Target  string      `json:"target,omitempty"` // of several
-	Error   string      `json:"error"`
-	Exit    int         `json:"exit"`
-	Broken  *brokenJSON `json:"broken,omitempty"`  // who came while the target was written
-	Written []rangeJSON `json:"written,omitempty"` // of a target that was written in part
-	Hints   []string    `json:"hints,omitempty"`
+	Target  string        `json:"target,omitempty"` // of several
+	Error   string        `json:"error"`
+	Exit    int           `json:"exit"`
+	Broken  *brokenJSON   `json:"broken,omitempty"`  // who came while the target was written
+	Written []rangeJSON   `json:"written,omitempty"` // of a target that was written in part
+	Notes   []findingJSON `json:"notes,omitempty"`   // what was told beside the work
+	Hints   []string      `json:"hints,omitempty"`
 }
 
 type findingJSON struct {
