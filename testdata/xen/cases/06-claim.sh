@@ -70,8 +70,10 @@ attach_refused() {
 	done
 	xl block-detach db1 xvdb || true
 	xl block-detach db1 xvdc || true
-	wait_for 30 no grep -q . <(xenstore-ls -f "/local/domain/0/backend/vbd/$(xl domid db1)" | grep -E '/(51728|51744) =')
+	wait_for 60 detached "/local/domain/0/backend/vbd/$(xl domid db1)"
 }
+# detached BACKEND: the two disks have no node any more
+detached() { no xenstore-exists "$1/51728" && no xenstore-exists "$1/51744"; }
 
 # undisturbed: others go on, and Xen's tools see nothing
 undisturbed() {
