@@ -1,6 +1,6 @@
 # shellcheck shell=bash
 # One domain with disks under every kind of path, all but the first plugged in
-# while it runs.
+# while it runs. A disk costs the domain several MiB.
 
 setup() {
 	local f
@@ -10,7 +10,7 @@ setup() {
 	ln -s link.img current.img
 	mkdir /srv/other /mnt/hidden
 	mount --bind /srv/images /srv/other
-	domu web1 "$(file /srv/images/first.img xvda), $(file /srv/images/second.img xvdb)"
+	MEMORY=192 domu web1 "$(file /srv/images/first.img xvda), $(file /srv/images/second.img xvdb)"
 	attach web1 /srv/images/current.img xvdc
 	attach web1 /srv/other/bind.img xvdd
 	(cd /srv && attach web1 images/../images/dots.img xvde)

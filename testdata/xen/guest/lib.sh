@@ -87,7 +87,7 @@ volume() {
 
 # config NAME DISKS [WORDS]: a domain's configuration; WORDS go to domu-init.
 # DISKS is the value of disk=, each disk as xl-disk-configuration(5) has it.
-# TYPE is pv unless set.
+# TYPE is pv, and MEMORY 112 MiB, unless set.
 config() {
 	local kernel=vmlinux
 	[ "${TYPE:-pv}" = pv ] || kernel=vmlinuz
@@ -97,7 +97,7 @@ config() {
 		kernel = "/boot/domu/$kernel"
 		ramdisk = "/boot/domu/initrd"
 		extra = "console=hvc0 quiet loglevel=1 mitigations=off nokaslr cryptomgr.notests rodata=off ${3:-}"
-		memory = 112
+		memory = ${MEMORY:-112}
 		vcpus = 1
 		disk = [ $2 ]
 		on_poweroff = "${ON_POWEROFF:-destroy}"
