@@ -65,8 +65,8 @@ func (c *chainLook) list(dir string, blind func(where string, err error)) {
 			c.images[id] = img
 			c.order = append(c.order, img)
 		}
-		if img.stat != e.Stat {
-			img.stat, img.read = e.Stat, false
+		if img.stat != e.Stat || img.err != nil {
+			img.stat, img.path, img.read = e.Stat, path, false
 		}
 		if !slices.Contains(img.dirs, dir) {
 			img.dirs = append(img.dirs, dir)
@@ -190,9 +190,9 @@ func (c *chainLook) readNow(img *imageFile) error {
 	if err != nil {
 		return err
 	}
-	img.refs, err = probe.References(content, content.Size())
-	if id, ok := idOf(content.Stat); ok {
-		img.id = id // another file may have got the name since the listing
+	if id, ok := idOf(content.Stat); !ok || id != img.id {
+		return errors.Join(fs.ErrNotExist, content.Close()) // another file has got the name since the listing
 	}
+	img.refs, err = probe.References(content, content.Size())
 	return errors.Join(err, content.Close())
 }

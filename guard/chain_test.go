@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -269,6 +270,36 @@ func TestChainWhileXenstoreAnswers(t *testing.T) {
 		m.header(name, 201, overlay(""))
 		xenHost(t, m)
 		m.host.Store = &changingStore{Store: m.host.Store, changes: 1, change: func() { change(m) }}
+		if got := found(m.collect(t, chain{}, image)); len(got) != 1 || !strings.HasPrefix(got[0], "chain.parent same ") {
+			t.Errorf("%s: found %q", what, got)
+		}
+	}
+}
+
+// A file that is moved away between the listing and the reading is read by its new
+// name, and what got the old one is another file.
+func TestChainWhileFilesMove(t *testing.T) {
+	const old, moved = "/srv/images/a.qcow2", "/srv/images/b.qcow2"
+	for what, heir := range map[string]func(m *machine){
+		"nothing in its place": func(m *machine) {
+			m.fs.Delete("stat " + old)
+			m.fs.Delete("data " + old)
+		},
+		"another in its place": func(m *machine) { m.header(old, 202, overlay("")) },
+	} {
+		m := newMachine()
+		m.header(old, 201, overlay("web1.img"))
+		xenHost(t, m)
+		var once sync.Once
+		fs := m.fs
+		m.host.FS = fs.Record(func(op, name string) {
+			if op == "content" && name == old {
+				once.Do(func() {
+					heir(m)
+					m.header(moved, 201, overlay("web1.img"))
+				})
+			}
+		})
 		if got := found(m.collect(t, chain{}, image)); len(got) != 1 || !strings.HasPrefix(got[0], "chain.parent same ") {
 			t.Errorf("%s: found %q", what, got)
 		}
