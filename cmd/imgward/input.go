@@ -85,7 +85,8 @@ func (s *session) input(c *cli.Context, path string, raw bool) (in *input, err e
 
 // choose decides whether the file is read past the page cache, or through it because
 // most of it is there: memory is faster than the disk then, and direct I/O would not
-// use it.
+// use it. A device is not: what is written to its partitions, or to it from elsewhere,
+// does not reach its own cache.
 func (in *input) choose(told string) error {
 	switch told {
 	case "direct":
@@ -95,6 +96,9 @@ func (in *input) choose(told string) error {
 	case "", "auto":
 	default:
 		return usagef("read %q: want auto, direct or cache", told)
+	}
+	if in.source.Target.ID.Kind != guard.KindFile {
+		return nil
 	}
 	n, err := in.file.Cached()
 	if err != nil || n < in.file.Size()/2 || n == 0 {
@@ -107,7 +111,18 @@ func (in *input) choose(told string) error {
 // leave is set.
 func (in *input) cached(leave bool) error {
 	in.warm, in.leaves = true, leave
-	return in.file.SetDirect(false)
+	return fresh(in.source, in.file)
+}
+
+// fresh has an image read through the page cache, and a device without what is there
+// already, which may be old.
+func fresh(src *guard.Source, file *blockio.File) error {
+	if src.Target.ID.Kind != guard.KindFile {
+		if err := file.Uncache(0, file.Size()); err != nil {
+			return err
+		}
+	}
+	return file.SetDirect(false)
 }
 
 // chooseFormat decides how an image is read: as told, or as its name and its bytes
@@ -224,7 +239,7 @@ func (s *session) chain(ctx context.Context, in *input, backing []string) (*form
 			}
 			kind = &k
 		}
-		if err := file.SetDirect(false); err != nil {
+		if err := fresh(src, file); err != nil {
 			return nil, err
 		}
 		layers = append(layers, format.Layer{Kind: *kind, File: file, Size: file.Size(), Name: path})

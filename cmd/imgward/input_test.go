@@ -10,6 +10,7 @@ import (
 	"imgward/guard"
 	"imgward/imageops"
 	"imgward/imageops/format"
+	"imgward/internal/testkit"
 )
 
 func TestChooseFormat(t *testing.T) {
@@ -118,5 +119,28 @@ func TestWorst(t *testing.T) {
 		if got := worst(tt.errs); !errors.Is(got, tt.want) || (got == nil) != (tt.want == nil) {
 			t.Errorf("of %v: %v, want %v", tt.errs, got, tt.want)
 		}
+	}
+}
+
+// What the page cache has of a device may be older than what is on it: it is the
+// device that is read.
+func TestDeviceIsReadFromItsStorage(t *testing.T) {
+	testkit.Need(t, "root", "losetup")
+	dir := lab(t)
+	t.Chdir(dir)
+	d := newDevice(t, dir, 1<<20)
+	kept, err := os.Open(d.path) // the cache of a device lives as long as somebody has it open
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer kept.Close()
+	if _, err := io.Copy(io.Discard, kept); err != nil {
+		t.Fatal(err)
+	}
+	want := write(t, "new.img", 1<<20, 3)
+	command(t, "dd", "if="+want, "of=disk.img", "conv=notrunc,fsync", "status=none")
+	imgward(t, nil, append([]string{"copy", d.path, "copy.img"}, d.words...)...).want(t, exitOK)
+	if sum(t, "copy.img") != sum(t, want) {
+		t.Error("old bytes were copied")
 	}
 }
