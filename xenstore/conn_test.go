@@ -239,6 +239,45 @@ func TestInFlight(t *testing.T) {
 	})
 }
 
+// The kernel's device is asked one thing after the other. With many at once it can
+// hang, and with it everybody who uses xenstore through it.
+func TestDeviceIsAskedOneByOne(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		client, server := net.Pipe()
+		defer server.Close()
+		c := xenstore.NewConn(struct{ io.ReadWriteCloser }{client})
+		defer c.Close()
+		d := fake{t, server}
+		values := make(chan []xenstore.Value, 1)
+		go func() {
+			vs, err := c.ReadAll(t.Context(), []string{"/a", "/b", "/c"})
+			if err != nil {
+				t.Error(err)
+			}
+			values <- vs
+		}()
+		for _, want := range []string{"/a\x00", "/b\x00", "/c\x00"} {
+			op, id, body := d.take()
+			if body != want {
+				t.Errorf("asked for %q, want %q", body, want)
+			}
+			if err := server.SetReadDeadline(time.Now().Add(time.Second)); err != nil {
+				t.Fatal(err)
+			}
+			if n, err := server.Read(make([]byte, 1)); err == nil {
+				t.Errorf("%d bytes more while %q was not answered", n, want)
+			}
+			if err := server.SetReadDeadline(time.Time{}); err != nil {
+				t.Fatal(err)
+			}
+			d.reply(op, id, "value of "+body)
+		}
+		if vs := <-values; len(vs) != 3 || string(vs[2].Data) != "value of /c\x00" {
+			t.Errorf("%v", vs)
+		}
+	})
+}
+
 func TestRepliesOutOfOrder(t *testing.T) {
 	converse(t, func(t *testing.T, s *xenstoretest.Server, c *xenstore.Conn) {
 		paths := []string{}

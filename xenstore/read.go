@@ -43,7 +43,7 @@ func (c *Conn) List(ctx context.Context, path string) ([]string, error) {
 	return ls[0].Names, ls[0].Err
 }
 
-// ReadAll reads many paths, with up to 64 requests under way, and returns a
+// ReadAll reads many paths, on a socket with up to 64 requests under way, and returns a
 // Value for each, in the order of paths. The values are not a snapshot: each was
 // true at its own moment of the call. The error, an *OpError, says that the scan
 // could not be finished, because of ctx, the time limit or the connection; then
@@ -146,7 +146,8 @@ func (c *Conn) each(ctx context.Context, o op, paths []string, got func(i int, b
 
 // room is how many requests more to send in one go, when so many are under way
 // and msgs wait for the writer: where the transport takes several at once, half of
-// those that may be under way.
+// those that may be under way. The kernel's device is asked one thing after the
+// other: many at once can hang it, and with it everybody who uses xenstore.
 func (c *Conn) room(flying int, msgs []byte) int {
 	switch {
 	case len(msgs) > 0 || c.batch && flying > maxInFlight/2:
@@ -154,5 +155,5 @@ func (c *Conn) room(flying int, msgs []byte) int {
 	case c.batch:
 		return maxInFlight - flying
 	}
-	return min(1, maxInFlight-flying)
+	return max(0, 1-flying)
 }
