@@ -2,7 +2,6 @@ package guard
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"sync/atomic"
 	"time"
@@ -43,6 +42,10 @@ func limited[T any](ctx context.Context, store Store, f func(context.Context, St
 // daemon that was stopped makes its clients wait for ever.
 const storeLimit = 3 * time.Second
 
+// maxScans is how often is looked until nothing changes meanwhile. A scan takes some
+// milliseconds; domains that come and go, and other imgwards' claims, change the tree.
+const maxScans = 10
+
 func scanUntilQuiet(ctx context.Context, store Store, more asking) (*storeScan, error) {
 	self, err := ownDomid(ctx, store)
 	if err != nil {
@@ -66,7 +69,7 @@ func scanUntilQuiet(ctx context.Context, store Store, more asking) (*storeScan, 
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
-	for range 3 {
+	for range maxScans {
 		before := events.Load()
 		scan, err := scanStore(ctx, store, self, more)
 		if err != nil {
@@ -76,5 +79,5 @@ func scanUntilQuiet(ctx context.Context, store Store, more asking) (*storeScan, 
 			return scan, nil
 		}
 	}
-	return nil, errors.New("the backend tree changed during three scans; try again")
+	return nil, fmt.Errorf("the backend tree changed during %d scans; try again", maxScans)
 }
