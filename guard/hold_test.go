@@ -77,11 +77,13 @@ func TestLeaseBreaks(t *testing.T) {
 // A watcher that ends while the work goes on breaks the hold.
 func TestWatcherEnds(t *testing.T) {
 	b := newPlace(t)
-	b.guard.Watchers = append(b.guard.Watchers, deafWatcher{})
+	begun := make(chan struct{})
+	b.guard.Watchers = append(b.guard.Watchers, deafWatcher{begun})
 	err := b.guard.Write(t.Context(), b.path, func(ctx context.Context, p *Permit) error {
 		if _, err := p.File(); err != nil {
 			return err
 		}
+		close(begun)
 		<-ctx.Done()
 		return ctx.Err()
 	})
@@ -92,11 +94,12 @@ func TestWatcherEnds(t *testing.T) {
 	b.wantMarks(1)
 }
 
-type deafWatcher struct{}
+type deafWatcher struct{ until chan struct{} }
 
 func (deafWatcher) Name() string { return "deaf" }
 
-func (deafWatcher) Watch(context.Context, *Host, *Target, func(Finding)) error {
+func (w deafWatcher) Watch(context.Context, *Host, *Target, func(Finding)) error {
+	<-w.until
 	return errors.New("connection lost")
 }
 

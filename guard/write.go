@@ -117,8 +117,8 @@ func (p *Permit) ReadAt(b []byte, off int64) (int, error) { return p.file.ReadAt
 // File records that a write begins, claims a device and gives the descriptor to
 // write with: O_RDWR, exclusive for a device, O_DIRECT where the file system can,
 // the same inode or device that was examined. It belongs to Write and is closed by
-// it. If the record cannot be written, or somebody came before the claim was made,
-// nothing may be written.
+// it. If the record cannot be written, or somebody came since the target was
+// judged, nothing may be written.
 func (p *Permit) File() (*os.File, error) {
 	if p.opened {
 		return p.file, nil
@@ -127,7 +127,8 @@ func (p *Permit) File() (*os.File, error) {
 		return nil, fmt.Errorf("record the beginning of the write: %w", errors.Join(err, p.mark.restore()))
 	}
 	if err := p.claim(); err != nil {
-		return nil, errors.Join(err, p.mark.restore())
+		withdrawing := withdraw(context.WithoutCancel(p.hold.Context()), p.host, p.target, false)
+		return nil, errors.Join(err, withdrawing, p.mark.restore())
 	}
 	p.opened = true
 	setDirect(p.file)
@@ -135,29 +136,28 @@ func (p *Permit) File() (*os.File, error) {
 	return p.file, nil
 }
 
-// claim claims the target, and looks who came before that was done. A claim that
-// cannot be made is told of and no error. It is made behind the record, and
-// withdrawn before it, so that whoever is killed leaves no claim without one.
+// claim claims the target, and looks who came before the first byte, as nothing
+// kept them away. A claim that cannot be made is told of and no error; a hold that
+// is broken already is one. The claim is made behind the record, and withdrawn
+// before it, so that whoever is killed leaves no claim without one.
 func (p *Permit) claim() error {
-	if p.noClaim {
-		return nil
-	}
 	ctx := p.hold.Context()
-	if err := claimDevice(ctx, p.host, p.target); err != nil {
-		p.held.tell(unclaimedFinding(err))
-		return nil
+	if !p.noClaim {
+		if err := claimDevice(ctx, p.host, p.target); err != nil && ctx.Err() == nil {
+			p.held.tell(unclaimedFinding(err))
+		}
 	}
-	ours := p.held.claims.Load()
-	if ours == nil {
-		return nil
-	}
-	if f, broken := p.held.rescan.look(ctx, changing(xen{})); broken {
-		return errors.Join(brokenBy(f), withdraw(context.WithoutCancel(ctx), p.host, p.target, false))
+	if p.held.protection() == byLooking {
+		if f, broken := p.held.rescan.look(ctx, changing(xen{})); broken {
+			return brokenBy(f)
+		}
 	}
 	if ctx.Err() != nil {
-		return errors.Join(context.Cause(ctx), withdraw(context.WithoutCancel(ctx), p.host, p.target, false))
+		return context.Cause(ctx)
 	}
-	p.held.claims.Store(&claimed{ours.made, true})
+	if ours := p.held.claims.Load(); ours != nil {
+		p.held.claims.Store(&claimed{ours.made, true})
+	}
 	return nil
 }
 

@@ -316,6 +316,10 @@ func (t *transfer) fill(ctx context.Context, o *outcome, f *os.File, in *input) 
 	if err != nil {
 		return false, err
 	}
+	// What follows does not ask the context itself.
+	if ctx.Err() != nil {
+		return false, context.Cause(ctx)
+	}
 	size := in.from.Size()
 	if t.resize && to.Size() < size {
 		if err := to.Truncate(size); err != nil {
@@ -325,7 +329,7 @@ func (t *transfer) fill(ctx context.Context, o *outcome, f *os.File, in *input) 
 	}
 	if t.reflink {
 		if done, err := o.reflink(to, in.file); done || err != nil {
-			return true, errors.Join(err, t.shrink(o, to, size), in.Changed(ctx))
+			return true, errors.Join(err, t.shrink(ctx, o, to, size), in.Changed(ctx))
 		}
 	}
 	err = t.bytes(ctx, o, to, in)
@@ -333,13 +337,16 @@ func (t *transfer) fill(ctx context.Context, o *outcome, f *os.File, in *input) 
 	if err != nil {
 		return touched, err
 	}
-	return touched, errors.Join(t.shrink(o, to, size), in.Changed(ctx))
+	return touched, errors.Join(t.shrink(ctx, o, to, size), in.Changed(ctx))
 }
 
 // shrink cuts off what is behind the end of the source, if that was asked for.
-func (t *transfer) shrink(o *outcome, to *blockio.File, size int64) error {
+func (t *transfer) shrink(ctx context.Context, o *outcome, to *blockio.File, size int64) error {
 	if !t.resize || to.Size() <= size {
 		return nil
+	}
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
 	}
 	o.report.Tail = 0
 	return errors.Join(to.Truncate(size), to.Sync())
