@@ -470,6 +470,7 @@ func TestDomainComesBehindClaim(t *testing.T) {
 		{"without a script", node("vbd", ""), nil, "xen.vbd.connected same web01.7"},
 		{"served by QEMU", node("qdisk", "/etc/xen/scripts/block"), nil, "xen.vbd.connected same web01.7"},
 		{"not claimed", func(h *claimHost) { node("vbd", "/etc/xen/scripts/block")(h) }, nil, "xen.vbd.connected same web01.7"},
+		{"as the file under it", func(h *claimHost) { node("vbd", "/etc/xen/scripts/block", "params="+h.file)(h) }, nil, "xen.vbd.connected below web01.7"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			h := newClaimHost(t)

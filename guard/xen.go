@@ -237,7 +237,7 @@ func (x *xenLook) judgeNode(scan *storeScan, n node) {
 	if x.abandoned(n) {
 		source += "; /sys/bus/xen-backend/devices: no " + quote(n.entry())
 	}
-	if !inKernel && x.t.held.refuses(n) {
+	if !inKernel && x.t.held.refuses(n, scan.paths) {
 		code, detail, remedy = HoldDenied, "tried to get it as "+n.dev()+", which Xen refuses because of our claim", "let it try again when imgward is done"
 	}
 	x.s.Found(x.about(scan, n, Finding{Code: code, Relation: rel, Detail: detail + x.t.via(rel, n.deviceID()), Source: source, Remedy: remedy}))

@@ -130,14 +130,22 @@ func (x *xenLook) judgeClaims(scan *storeScan) {
 // refuses reports whether Xen refuses the device of a node, which names it, because
 // we claimed it: what came after the look behind the claim meets it, if it is
 // attached by the script that looks for claims. That script writes the number of
-// a device that it does not refuse.
-func (h *held) refuses(n node) bool {
+// a device that it does not refuse, and makes a loop device, which nobody claimed,
+// of a file.
+func (h *held) refuses(n node, paths viewer) bool {
 	_, opened := n.get("physical-device")
 	if h == nil {
 		return false
 	}
 	ours := h.claims.Load()
-	return ours != nil && ours.refusing && n.kind == "vbd" && !opened && path.Base(n.keys["script"]) == "block"
+	if ours == nil || !ours.refusing || n.kind != "vbd" || opened || path.Base(n.keys["script"]) != "block" {
+		return false
+	}
+	return slices.ContainsFunc(n.paths("params"), func(p string) bool {
+		st, err := paths.Stat(p)
+		id, ok := idOf(st)
+		return err == nil && ok && slices.ContainsFunc(ours.made, func(c xenstore.Claim) bool { return BlockID(c.Device) == id })
+	})
 }
 
 // orphan reports whether the claim is on the target itself, for the sake of a
