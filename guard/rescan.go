@@ -123,26 +123,41 @@ func (r *rescan) within(ctx context.Context, cs []Collector) (f *Finding, late b
 	return f, time.Since(start) >= deadline && (f == nil || f.mayPass())
 }
 
-// patient is look without the limit of time.
+// patient is look without the limit of time. It ends with nothing only after a look
+// whose findings are all explained: what a later look finds first is looked for as
+// often as what the first one found. One passing thing after the other is no peace
+// either.
 func (r *rescan) patient(ctx context.Context, cs []Collector) *Finding {
-	var stayed []Finding
-	for i := 0; ; i++ {
+	var stayed []Finding // what was in every look since look 0
+	for i, rounds := 0, 0; ; i++ {
 		fs := r.news(ctx, cs)
 		for _, f := range fs {
 			if !f.mayPass() {
 				return &f
 			}
 		}
-		if i > 0 {
-			fs = slices.DeleteFunc(fs, func(f Finding) bool { return !has(stayed, f) })
-		}
-		if stayed = fs; len(stayed) == 0 {
+		if len(fs) == 0 {
 			return nil
 		}
-		if !r.host.again(ctx, i) {
-			break
+		stayed = slices.DeleteFunc(stayed, func(f Finding) bool { return !has(fs, f) })
+		if i == 0 || len(stayed) == 0 {
+			i, stayed = 0, slices.Clone(fs)
+			if rounds++; rounds > looks {
+				return &fs[0]
+			}
 		}
+		if r.host.again(ctx, i) {
+			continue
+		}
+		if f := r.unexplained(ctx, stayed); f != nil || len(stayed) == len(fs) {
+			return f
+		}
+		i, stayed = -1, nil // there is more, which came later
 	}
+}
+
+// unexplained is the first of what stayed that more than readers stand behind.
+func (r *rescan) unexplained(ctx context.Context, stayed []Finding) *Finding {
 	for _, f := range stayed {
 		if f.Code != DMOpen {
 			return &f
