@@ -146,18 +146,27 @@ func (t *Target) overlapping() []uint64 {
 }
 
 // withdraw removes our claims, if we made any. When the target was made whole, the
-// claims of those who left it incomplete before us go with them.
+// claims of those who left it incomplete before us go with them, and then also
+// where we made none, as far as there is a xenstore that says so.
 func withdraw(ctx context.Context, host *Host, t *Target, whole bool) error {
 	h := t.held
-	ours := h.claims.Swap(nil)
-	if ours == nil {
+	var made []xenstore.Claim
+	if ours := h.claims.Swap(nil); ours != nil {
+		made = ours.made
+	} else if !whole || t.ID.Kind != KindBlock || host.Claims == nil {
 		return nil
 	}
 	err := claiming(ctx, host, func(ctx context.Context) error {
 		there, err := readClaims(ctx, host.Store)
+		if err != nil && made == nil {
+			return nil
+		}
 		sure := err == nil
+		left := func(c storeClaim) bool {
+			return sure && whole && (c.Target == t.ID.Rdev || t.orphan(c)) && !c.lives(host)
+		}
 		for _, c := range there {
-			if slices.Contains(ours.made, c.Claim) || sure && whole && c.Target == t.ID.Rdev && !c.lives(host) {
+			if slices.Contains(made, c.Claim) || left(c) {
 				err = errors.Join(err, host.Claims.Unclaim(ctx, c.ID))
 			}
 		}

@@ -381,6 +381,45 @@ func TestClaimLeft(t *testing.T) {
 	}
 }
 
+// Whoever makes the target whole, or finds that it is, withdraws what a crash
+// left, whether he made a claim himself or not.
+func TestClaimLeftGoes(t *testing.T) {
+	for name, work := range map[string]func(h *claimHost) func(context.Context, *Permit) error{
+		"no claim": func(h *claimHost) func(context.Context, *Permit) error {
+			h.guard.NoClaim = true
+			return h.fill(h.want)
+		},
+		"no claim to be had": func(h *claimHost) func(context.Context, *Permit) error {
+			h.Deny("/local/domain/32760/vm", "EACCES")
+			return h.fill(h.want)
+		},
+		"equal already": func(h *claimHost) func(context.Context, *Permit) error {
+			return func(_ context.Context, p *Permit) error {
+				_, err := p.File()
+				p.Untouched()
+				return err
+			}
+		},
+		"for a device that is gone": func(h *claimHost) func(context.Context, *Permit) error {
+			setClaim(h.Server, "9", "imgward/target=fff:ff", "physical-device="+h.device())
+			return h.fill(h.want)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := newClaimHost(t)
+			h.crash()
+			h.wantMarks(1)
+			if err := h.write(work(h)); err != nil {
+				t.Error(err)
+			}
+			h.wantMarks(0)
+			if cs := h.claims(); len(cs) != 0 {
+				t.Errorf("left %+v", cs)
+			}
+		})
+	}
+}
+
 // Release leaves alone what is not the target's, and takes away what was cut
 // short, and what was claimed for the sake of a device that is there no more.
 func TestReleaseOthers(t *testing.T) {

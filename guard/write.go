@@ -166,7 +166,7 @@ func (p *Permit) claim() error {
 func (p *Permit) Lasting() bool { return p.mark.Lasting }
 
 // Untouched says that nothing reached the target after all, so that it is what
-// it was before.
+// it was before; if work does not fail all the same, it is whole.
 func (p *Permit) Untouched() { p.clean = true }
 
 // setDirect switches a descriptor to O_DIRECT. A file system that cannot is a
@@ -291,6 +291,9 @@ func (p *Permit) finish(ctx context.Context, err error) error {
 	}
 	if !p.opened {
 		return err
+	}
+	if p.mark.previous != nil && err == nil {
+		p.clean = false // it was incomplete, and was found to be whole
 	}
 	if p.clean {
 		return errors.Join(err, withdraw(context.WithoutCancel(ctx), p.host, p.target, false), p.mark.restore())
