@@ -55,7 +55,7 @@ fuzz: ## each fuzz target for FUZZTIME (20s)
 		done; \
 	done
 
-bench: deps build ## copies, and checks of an idle and a crowded host, beside their peers, and what the hold costs and how soon it breaks; BENCH_SIZE, BENCH_DIR
+bench: deps build ## copies, and checks of an idle and a crowded host, beside their peers, and what the hold costs and how soon it breaks; BENCH_SIZE, BENCH_DIR, BENCH_ONLY
 	@go run ./bench
 	@go test ./cmd/imgward -run '^$$' -bench 'Check|Hold' -benchtime 11x
 	@go test ./guard -run '^$$' -bench 'XenWatch|Rescan' -benchtime 50x
