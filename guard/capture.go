@@ -148,7 +148,8 @@ func asked(ctx context.Context, host *Host, path string) (Question, Verdict, err
 // block device.
 func survey(ctx context.Context, host *Host) error {
 	for _, kind := range []Kind{KindFile, KindBlock} {
-		nobody := &Target{Path: "/", Real: "/", Base: "/", ID: ID{Kind: kind}, handle: newPin(&hostfs.Handle{Real: "/"})}
+		// It lies where there are no files, so that none beside it are read.
+		nobody := &Target{Path: "/sys/nobody", Real: "/sys/nobody", Base: "nobody", ID: ID{Kind: kind}, handle: newPin(&hostfs.Handle{Real: "/"})}
 		e := Examine(ctx, host, nobody, Collectors())
 		if kind == KindBlock {
 			identify(ctx, host, e.view.stack)
