@@ -36,20 +36,42 @@ func stream(b []byte, seed uint64, err error) *Stream {
 	return NewStream(&trickle{b, rand.New(rand.NewPCG(seed, 5)), err}, "pipe")
 }
 
-// growing is a new file: it becomes as long as it is made.
-type growing struct{ *disk }
+// growing is a new file: it becomes as long as it is made, and takes the memory
+// that was written to.
+type growing struct {
+	*disk
+	size int64
+}
 
-func (g growing) Truncate(size int64) error {
+func (g *growing) Truncate(size int64) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.bytes = append(g.bytes[:min(size, int64(len(g.bytes)))], make([]byte, max(0, size-int64(len(g.bytes))))...)
+	g.size = size
+	g.bytes = g.bytes[:min(size, int64(len(g.bytes)))]
 	return nil
 }
 
-func (g growing) Size() int64 {
+func (g *growing) Size() int64 {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return g.disk.Size()
+	return g.size
+}
+
+// fill takes memory up to end, or to the end of the file.
+func (g *growing) fill(end int64) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.bytes = append(g.bytes, make([]byte, max(0, min(end, g.size)-int64(len(g.bytes))))...)
+}
+
+func (g *growing) WriteAt(p []byte, off int64) (int, error) {
+	g.fill(off + int64(len(p)))
+	return g.disk.WriteAt(p, off)
+}
+
+func (g *growing) ReadAt(p []byte, off int64) (int, error) {
+	g.fill(off + int64(len(p)))
+	return g.disk.ReadAt(p, off)
 }
 
 func TestStreamEqualsTheReference(t *testing.T) {
@@ -83,12 +105,13 @@ func TestStreamEqualsTheReference(t *testing.T) {
 						o.Engine = nil
 					}
 
-					file := growing{&disk{}}
+					file := &growing{disk: &disk{}}
 					o.HoldBack, o.Fresh = false, true
 					rep, err = Copy(t.Context(), file, stream(src.bytes, uint64(turn), io.EOF), o)
 					if err != nil || rep.Tail != 0 {
 						t.Fatalf("%s, new file: %v, %+v", name, err, rep)
 					}
+					file.fill(file.size)
 					same(t, name, file.bytes, src.bytes)
 
 					if got, err := Digest(t.Context(), stream(src.bytes, 1, io.EOF), o); err != nil || !bytes.Equal(got.Digest, digestOf(o.Digest, src.bytes)) {
