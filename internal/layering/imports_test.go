@@ -216,6 +216,7 @@ func TestEdges(t *testing.T) {
 		{"imageops", "imgward/imageops/engine", true},
 		{"imageops", "imgward/internal/testkit", false},
 		{"imageops/engine", "imgward/imageops/blockio", false},
+		{"imageops/gpt", "imgward/imageops", false},
 		{"imageops/probe", "github.com/diskfs/go-diskfs/partition/gpt", true},
 		{"imageops/probe", "imgward/imageops", false},
 		{"xenstore", "imgward/guard", false},
