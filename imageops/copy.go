@@ -13,7 +13,8 @@ const zeroRun = 64 << 20
 
 // Copy copies all of src to the beginning of dst. It returns nil when all bytes
 // are on stable storage and, with o.Verify, were read back from there and found
-// equal; bytes of dst behind the end of src stay as they are. A file that is too
+// equal; bytes of dst behind the end of src stay as they are, unless o.ZeroTail
+// makes them zero, and an Amender gets bytes of its own. A file that is too
 // short is made longer by the caller before, unless the source is a stream.
 //
 // Everything that can be checked is checked before dst is touched: a source that
@@ -248,6 +249,9 @@ func (c *copier) transfer() error {
 	if err := c.sums.finish(&c.rep, c.o, c.src.name, c.size); err != nil {
 		return err
 	}
+	if err := c.zeroTails(); err != nil {
+		return err
+	}
 	if err := c.all((*target).settle); err != nil {
 		return err
 	}
@@ -285,8 +289,15 @@ func (t *target) fits(size int64, source string, o Options) error {
 		return refuse(fmt.Errorf("%q: %w: %d bytes for %d", source, ErrTooSmall, t.dst.dst.Size(), size))
 	case o.Delta && t.fresh:
 		return refuse(errors.New("a new target has nothing to compare with"))
-	case (o.Verify || t.holdBack || o.Delta) && !readable:
+	case (o.Verify || t.holdBack || o.Delta || len(t.patches) > 0) && !readable:
 		return refuse(fmt.Errorf("it cannot be read back: %w", errors.ErrUnsupported))
+	case len(t.patches) > 0 && size < 0:
+		return refuse(errNoSize)
+	}
+	for _, p := range t.patches {
+		if p.Off < 0 || p.end() > t.dst.dst.Size() {
+			return refuse(fmt.Errorf("a patch of %d bytes at %d does not lie in it", len(p.Data), p.Off))
+		}
 	}
 	return nil
 }

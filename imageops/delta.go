@@ -28,13 +28,17 @@ func (t *target) keepOld() {
 
 // compare reads what the target has in the place of ch, and writes what differs.
 func (t *target) compare(ch *chunk, ext []Extent) {
-	all := Extent{Off: ch.off, Len: int64(len(ch.data))}
-	m := t.held.middle(all)
-	t.add(all.Len - m.Len)
-	if m.Len == 0 {
-		return
+	left := int64(len(ch.data))
+	for _, m := range t.held.free(Extent{Off: ch.off, Len: left}) {
+		left -= m.Len
+		t.compareRange(ch, m, ext)
 	}
-	old := ch.buf[t.c.flow.chunk:][:m.Len]
+	t.add(left)
+}
+
+// compareRange does that with the bytes m of ch.
+func (t *target) compareRange(ch *chunk, m Extent, ext []Extent) {
+	old := ch.buf[int64(t.c.flow.chunk)+m.Off-ch.off:][:m.Len]
 	t.do(ch, &engine.Op{Kind: engine.Read, End: t.dst, Off: m.Off, Buf: old}, func() {
 		var parts []Extent // that differ
 		t.do(ch, &engine.Op{Kind: engine.Call, Do: func() error {
@@ -143,7 +147,7 @@ func (t *target) settle() {
 		return
 	}
 	for i, p := range t.held.parts() {
-		if !bytes.Equal(p.buf, t.delta.old[i]) {
+		if !bytes.Equal(t.held.amended(p), t.delta.old[i]) {
 			t.take()
 			return
 		}
@@ -156,6 +160,9 @@ func (t *target) settle() {
 
 // mark notes that something of the chunk at off is written.
 func (d *delta) mark(t *target, off int64) {
+	if t.aside {
+		return
+	}
 	if d.dirty == nil {
 		d.dirty = map[uint64]bool{}
 	}

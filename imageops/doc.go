@@ -9,7 +9,7 @@
 //
 //   - A [Dest] is the target. What else it can do it says by further methods:
 //     [Zeroer] makes ranges zero without being sent zeros, [Uncacher] forgets
-//     what it has cached, io.ReaderAt reads back.
+//     what it has cached, io.ReaderAt reads back, an [Amender] is to differ from the source.
 //
 //   - A chunk is a piece of fixed size at a multiple of that size: the unit of
 //     reading and hashing. Options.QueueDepth of them exist, and a chunk that is

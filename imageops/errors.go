@@ -15,7 +15,7 @@ type OpError = blockio.OpError
 // ErrTooSmall is the reason of a copy whose source does not fit into the target.
 var ErrTooSmall = errors.New("target is smaller than the source")
 
-// errNoSize is the reason why a stream is not compared.
+// errNoSize is the reason why a stream is not compared, and a copy of it not amended.
 var errNoSize = errors.New("size is not known")
 
 // A MismatchError says that two things that must be equal are not. The first

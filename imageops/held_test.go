@@ -2,6 +2,7 @@ package imageops
 
 import (
 	"bytes"
+	"slices"
 	"testing"
 )
 
@@ -24,11 +25,12 @@ func TestHeldParts(t *testing.T) {
 			for off := int64(0); off < size; off += step {
 				n := min(step, size-off)
 				h.take(all[off:off+n], off)
-				e := h.middle(Extent{Off: off, Len: n})
-				if e.Len > 0 && (e.Off < head.end() || e.End() > tail.off || e.Off < off || e.End() > off+n) {
-					t.Errorf("%d: middle of %d bytes at %d is %+v", size, n, off, e)
+				for _, e := range h.free(Extent{Off: off, Len: n}) {
+					if e.Len <= 0 || e.Off < head.end() || e.End() > tail.off || e.Off < off || e.End() > off+n {
+						t.Errorf("%d: free of %d bytes at %d is %+v", size, n, off, e)
+					}
+					free += e.Len
 				}
-				free += e.Len
 			}
 			if free != tail.off-head.end() {
 				t.Errorf("%d: %d bytes are not held back, want %d", size, free, tail.off-head.end())
@@ -50,7 +52,7 @@ func TestNothingIsHeldBackByDefault(t *testing.T) {
 	if parts := h.parts(); len(parts) != 0 {
 		t.Errorf("%d parts", len(parts))
 	}
-	if e := (Extent{Off: 5, Len: 7, Zero: true}); h.middle(e) != e {
-		t.Errorf("middle of %+v is %+v", e, h.middle(e))
+	if e := (Extent{Off: 5, Len: 7, Zero: true}); !slices.Equal(h.free(e), []Extent{e}) {
+		t.Errorf("free of %+v is %+v", e, h.free(e))
 	}
 }

@@ -17,6 +17,7 @@ type Options struct {
 	Sparse   SparseMode
 	Fresh    bool       // the target is new and reads as zeros: zeros need not be written
 	Delta    bool       // the target is read, and what is there already is not written; for one target that is not Fresh
+	ZeroTail bool       // what the target has behind the end of the source becomes zero
 	HoldBack bool       // the target's first and last MiB become zeros first and get their bytes last
 	Extents  ExtentMode // whether the source is asked for holes
 	Digest   DigestKind // of the source
@@ -100,7 +101,7 @@ type Report struct {
 	Zeroed   int64 // of the source, zeros of the target without being sent
 	Same     int64 // of the source, with Delta: read from the target's storage, found equal, and left alone
 	Verified int64 // read back, or compared, and found equal
-	Tail     int64 // of the target behind the end of the source: they stayed
+	Tail     int64 // of the target behind the end of the source: they stayed, or with ZeroTail are zero
 
 	Digest     []byte // nil with DigestNone, and beside an error
 	DigestKind DigestKind

@@ -18,11 +18,13 @@ type target struct {
 	block    int64           // in which zeros are looked for
 	fresh    bool
 	holdBack bool
-	grows    Grower // nil: it has its size
+	grows    Grower  // nil: it has its size
+	patches  []Patch // in which it differs from the source
 
 	c      *copier
 	held   held
 	taken  bool   // what is held back was zeroed
+	aside  bool   // what is put now is not of the source
 	delta  *delta // nil: all is written
 	run    Extent // zeros that wait for more
 	done   int64  // bytes of the source that are dealt with
@@ -45,6 +47,9 @@ func newTarget(ctx context.Context, dst Dest, holdBack, fresh bool) *target {
 	if r, ok := dst.(io.ReaderAt); ok {
 		t.dst.r = r
 	}
+	if a, ok := dst.(Amender); ok {
+		t.patches = a.Patches()
+	}
 	return t
 }
 
@@ -57,8 +62,9 @@ func (t *target) join(c *copier) {
 	t.dst.zeros = c.flow.zeros
 	keep := *t.dst
 	keep.how, t.keep = blockio.ZeroKeep, &keep
-	if t.holdBack {
-		t.held = newHeld(dst.Size(), int64(max(lim.OffAlign, lim.Physical, minChunk)))
+	if align := int64(max(lim.OffAlign, lim.Physical, minChunk)); t.holdBack || len(t.patches) > 0 {
+		t.held = newHeld(dst.Size(), align)
+		t.held.cover(t.patches, align)
 	}
 	if g, ok := dst.(Grower); ok && c.size < 0 && t.fresh && !t.holdBack {
 		t.grows = g
@@ -111,6 +117,9 @@ func (t *target) do(ch *chunk, op *engine.Op, then func()) {
 
 // add is called when n more bytes of the source are dealt with.
 func (t *target) add(n int64) {
+	if t.aside {
+		return
+	}
 	t.done += n
 	t.c.told()
 }
@@ -154,15 +163,16 @@ func (t *target) put(ch *chunk, ext []Extent) {
 		return
 	}
 	for _, e := range ext {
-		m := t.held.middle(e)
-		t.add(e.Len - m.Len)
-		switch {
-		case m.Len == 0:
-		case m.Zero:
-			t.zero(m)
-		default:
-			t.write(ch, m)
+		left := e.Len
+		for _, m := range t.held.free(e) {
+			left -= m.Len
+			if m.Zero {
+				t.zero(m)
+			} else {
+				t.write(ch, m)
+			}
 		}
+		t.add(left)
 	}
 }
 

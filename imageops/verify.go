@@ -43,15 +43,22 @@ func (c *copier) readBack() error {
 			t.mismatch(off, min(int64(n)*int64(c.o.ChunkSize), c.size-off))
 			continue
 		}
-		t.rep.Verified = t.held.middle(Extent{Len: c.size}).Len
+		for _, e := range t.held.free(Extent{Len: c.size}) {
+			t.rep.Verified += e.Len
+		}
+		if err := c.readTail(t); err != nil {
+			return err
+		}
 	}
 	return c.flow.run(nil)
 }
 
-// giveBack writes what was held back, each part made durable before the next,
-// and reads it back.
+// giveBack writes what was held back, with what is to be other than in the source,
+// each part made durable before the next, and reads it back.
 func (c *copier) giveBack() error {
-	for i := range 2 {
+	c.alive(func(t *target) bool { t.held.amend(); return true })
+	const parts = 3
+	for i := range parts {
 		err := c.all(func(t *target) {
 			if p, ok := t.held.part(i); ok {
 				t.do(nil, &engine.Op{Kind: engine.Write, End: t.dst, Off: p.off, Buf: p.buf}, func() { t.rep.Written += p.of(c.size) })
@@ -72,7 +79,7 @@ func (c *copier) giveBack() error {
 	if !c.o.Verify {
 		return nil
 	}
-	for i := range 2 {
+	for i := range parts {
 		if err := c.all(func(t *target) { t.recheck(i) }); err != nil {
 			return err
 		}

@@ -91,6 +91,15 @@ func (f *File) Size() int64 { return f.size.Load() }
 // Limits are the alignment and granularity of the file.
 func (f *File) Limits() Limits { return f.lim }
 
+// Sector is how many bytes a sector of a device has (BLKSSZGET); of a regular file
+// nobody knows, and it is 0.
+func (f *File) Sector() int64 {
+	if !f.device {
+		return 0
+	}
+	return int64(f.lim.Logical)
+}
+
 // Direct reports whether O_DIRECT is on.
 func (f *File) Direct() bool {
 	f.mode.RLock()
