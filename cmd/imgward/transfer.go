@@ -25,6 +25,8 @@ type transfer struct {
 	tokens   []string // of --confirm
 	resize   bool
 	reflink  bool
+	grow     bool
+	newIDs   string           // disk or all; empty: none
 	manifest string           // where it is written; empty: nowhere
 	told     bool             // the format of the source was
 	fan      *imageops.Fanout // nil: there is one target
@@ -44,11 +46,11 @@ func bytesOptions(more ...cli.Flag) []cli.Flag {
 
 // targetOptions are the options about a target that may exist already.
 func targetOptions(more ...cli.Flag) []cli.Flag {
-	return bytesOptions(append([]cli.Flag{
+	return bytesOptions(append(append(tableOptions(),
 		&cli.StringSliceFlag{Name: "confirm", Usage: "the `TOKEN` of what is on the target now, which may be replaced (repeatable, for several targets)"},
 		&cli.BoolFlag{Name: "no-claim", Usage: "do not have Xen refuse a device to every domain while it is written"},
 		&cli.BoolFlag{Name: "resize", Usage: "give a target file the size of the source"},
-	}, more...)...)
+	), more...)...)
 }
 
 // transfer reads the options of a command with a source and a target.
@@ -83,18 +85,21 @@ func (u *ui) transfer(c *cli.Context, op guard.Operation) (*transfer, error) {
 	if err != nil {
 		return nil, err
 	}
-	s, err := u.open(c, op)
-	if err != nil {
-		return nil, err
-	}
-	s.noClaim = c.Bool("no-claim")
-	return &transfer{
-		session: s, tokens: c.StringSlice("confirm"), told: c.IsSet("format"), manifest: manifest, resize: c.Bool("resize"),
+	t := &transfer{
+		tokens: c.StringSlice("confirm"), told: c.IsSet("format"), manifest: manifest, resize: c.Bool("resize"),
 		options: imageops.Options{
 			Digest: kind, Expect: expect, Verify: !c.Bool("no-verify"), Sparse: sparse, Extents: extents, Rate: rate, Manifest: manifest != "",
-			Log: s.host.Log, Progress: u.progress(),
+			Progress: u.progress(),
 		},
-	}, nil
+	}
+	if err := t.fit(c); err != nil {
+		return nil, err
+	}
+	if t.session, err = u.open(c, op); err != nil {
+		return nil, err
+	}
+	t.noClaim, t.options.Log = c.Bool("no-claim"), t.host.Log
+	return t, nil
 }
 
 func digestKind(name string) (imageops.DigestKind, error) {
@@ -195,28 +200,38 @@ func (t *transfer) bytes(ctx context.Context, o *outcome, to *blockio.File, in *
 		written = "directly"
 	}
 	o.how = fmt.Sprintf("read %s, written %s", in.how(), written)
+	if o.fitting, err = t.fitting(in, to.Size(), to.Sector()); err != nil {
+		return err
+	}
+	dst := o.fitting.dest(to)
 	if t.fan != nil {
 		o.joined = true
 		t.ready()
-		o.report, err = t.fan.Join(ctx, to, o.created)
+		o.report, err = t.fan.Join(ctx, dst, o.created)
 		return err
 	}
 	options := t.options
 	options.Fresh, options.HoldBack = o.created, !o.created
-	o.report, err = imageops.Copy(ctx, to, in.from, options)
+	o.report, err = imageops.Copy(ctx, dst, in.from, options)
 	return err
 }
 
 // create makes a new file of the source.
 func (t *transfer) create(ctx context.Context, in *input, dst string) (*outcome, error) {
 	o := &outcome{source: in.path, target: dst, created: true}
+	if t.grow {
+		return o, usagef("a new file has the size of the source: for --grow make %s larger before, with \"truncate -s SIZE\"", printable(dst))
+	}
+	if _, err := t.fitting(in, in.from.Size(), 0); err != nil {
+		return o, err
+	}
 	err := t.guard(guard.Create, in.target()).Create(ctx, dst, func(ctx context.Context, f *os.File) error {
 		to, err := blockio.NewFile(f)
 		if err != nil {
 			return err
 		}
 		if t.reflink {
-			if done, err := o.reflink(to, in.file); done || err != nil {
+			if done, err := t.share(o, to, in); done || err != nil {
 				return errors.Join(err, in.Changed(ctx))
 			}
 		}
@@ -253,10 +268,16 @@ func (t *transfer) replace(ctx context.Context, in *input, dst string, op guard.
 		return o, err
 	}
 	tooShort := func(size int64) error {
-		return fmt.Errorf("%s is incomplete, and the source is too short to make it whole: it has %d bytes of %d", target, size, target.Size)
+		return &hintedError{
+			fmt.Errorf("%s is incomplete, and the source is too short to make it whole: it has %d bytes of %d", target, size, target.Size),
+			[]string{"to have zeros behind the source, add: --tail zero"},
+		}
 	}
-	if !in.stream() && size < target.Size && !t.resize && v.Incomplete() {
+	if !in.stream() && size < target.Size && !t.resize && !t.options.ZeroTail && v.Incomplete() {
 		return o, tooShort(size)
+	}
+	if _, err := t.fitting(in, target.Size, 0); err != nil {
+		return o, err
 	}
 	for _, f := range v.Overridden {
 		t.remark("overridden for %s: %s", printable(dst), printable(f.Subject+" "+f.Detail))
@@ -286,7 +307,7 @@ func (t *transfer) replace(ctx context.Context, in *input, dst string, op guard.
 		if !touched {
 			p.Untouched()
 		}
-		if err == nil && in.stream() && o.report.Tail > 0 && v.Incomplete() {
+		if err == nil && in.stream() && o.report.Tail > 0 && !t.options.ZeroTail && v.Incomplete() {
 			return tooShort(target.Size - o.report.Tail)
 		}
 		return err
@@ -327,8 +348,9 @@ func (t *transfer) fill(ctx context.Context, o *outcome, f *os.File, in *input) 
 		}
 		touched = true
 	}
-	if t.reflink {
-		if done, err := o.reflink(to, in.file); done || err != nil {
+	// What is to differ in an existing target is held back, which shared blocks are not.
+	if t.reflink && !t.fitted() && !t.options.ZeroTail {
+		if done, err := t.share(o, to, in); done || err != nil {
 			return true, errors.Join(err, t.shrink(ctx, o, to, size), in.Changed(ctx))
 		}
 	}
@@ -368,6 +390,7 @@ type outcome struct {
 	how       string // the bytes went
 	joined    bool   // the copy that several targets have in common
 	reflinked bool
+	fitting   fitting
 	size      int64
 	report    imageops.Report
 }
@@ -399,6 +422,8 @@ type outcomeJSON struct {
 	Same      int64         `json:"same,omitempty"`
 	Verified  int64         `json:"verified"`
 	Tail      int64         `json:"tail"`
+	Amended   []rangeJSON   `json:"amended,omitempty"` // where the target is not what the source is
+	Disk      string        `json:"disk,omitempty"`    // its identifier, where the table was fitted
 	Reflinked bool          `json:"reflinked"`
 	Digest    string        `json:"digest,omitempty"`
 	How       string        `json:"how,omitempty"`
@@ -438,11 +463,19 @@ func (t *transfer) say(command, verb string, o *outcome) {
 	}
 	t.expected(r)
 	if r.Tail > 0 {
-		t.result("%s at the end of the target were kept as they were", guard.Bytes(r.Tail))
+		tail := "kept as they were"
+		if t.options.ZeroTail {
+			tail = "made zero"
+		}
+		if o.fitting.plan.Moved {
+			tail += ", but for the partition table"
+		}
+		t.result("%s at the end of the target were %s", guard.Bytes(r.Tail), tail)
 	}
+	t.sayFitting(o.fitting)
 	t.object(outcomeJSON{
 		Command: command, Source: o.source, Target: o.target, Size: size, Read: r.Read, Written: r.Written, Zeroed: r.Zeroed, Same: r.Same, How: o.how, Engine: r.Engine,
 		Verified: r.Verified, Tail: r.Tail, Reflinked: o.reflinked, Digest: digest, Seconds: fmt.Sprintf("%.3f", r.Elapsed.Seconds()),
-		Notes: t.noted(),
+		Amended: o.fitting.ranges(), Disk: o.fitting.plan.ID, Notes: t.noted(),
 	})
 }
