@@ -157,8 +157,8 @@ func (c *chainLook) inHand() inHand {
 
 // readHeader reads what an image names. It opens the file for a moment, unless
 // somebody has a lease on it, which opening would break, or imgward writes to it.
-// A lease that is taken only to ask for it, and a gate without a record yet, are
-// something else a moment later.
+// A lease that is taken only to ask for it, maybe since the locks were listed, and a
+// gate without a record yet, are something else a moment later.
 func (c *chainLook) readHeader(img *imageFile, now inHand) error {
 	for i := 0; ; i++ {
 		if slices.Contains(now.written, img.id) {
@@ -176,7 +176,7 @@ func (c *chainLook) readHeader(img *imageFile, now inHand) error {
 			subject, _ := processName(c.host, holder)
 			err = errors.New(subject + " has a lease on it")
 		}
-		shut := holder != "" || errors.Is(err, syscall.ETXTBSY) || errors.Is(err, syscall.EPERM)
+		shut := holder != "" || errors.Is(err, syscall.EAGAIN) || errors.Is(err, syscall.ETXTBSY) || errors.Is(err, syscall.EPERM)
 		if !shut || !c.host.again(c.ctx, i) {
 			return err
 		}

@@ -318,6 +318,24 @@ func TestChainWaitsForPassingLease(t *testing.T) {
 	})
 }
 
+// Neither does one that was taken after the table of locks was read, by which the
+// kernel refuses to open the image.
+func TestChainMeetsPassingLease(t *testing.T) {
+	for _, errno := range []syscall.Errno{syscall.EAGAIN, syscall.ETXTBSY, syscall.EPERM} {
+		synctest.Test(t, func(t *testing.T) {
+			m := newMachine()
+			m.host.Patience = 200 * time.Millisecond
+			m.header("/srv/images/a.qcow2", 201, overlay("web1.img"))
+			leased, free := m.fs.Fail("data /srv/images/a.qcow2", errno), m.fs
+			m.host.FS = leased
+			time.AfterFunc(300*time.Millisecond, func() { m.host.FS = free })
+			wantFound(t, m.collect(t, chain{}, image), "chain.parent same /srv/images/a.qcow2")
+			m.host.FS = leased
+			wantFound(t, m.collect(t, chain{}, image), "blind.chain unrelated /srv/images/a.qcow2")
+		})
+	}
+}
+
 // More files than are looked at are said, not left out.
 func TestChainIsBounded(t *testing.T) {
 	m := newMachine()

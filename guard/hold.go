@@ -126,15 +126,10 @@ func (leaseLocker) Lock(ctx context.Context, _ *Host, t *Target) (func(context.C
 		return nil, nil
 	}
 	// One who waits at the gate counts as an opener until he is refused.
-	for range 5 {
-		_, t.held.leaseErr = unix.FcntlInt(t.held.file.Fd(), unix.F_SETLEASE, unix.F_WRLCK)
-		if !errors.Is(t.held.leaseErr, unix.EAGAIN) || t.held.gate == nil && t.held.readersOnly {
+	for range 50 {
+		t.held.leaseErr = t.takeLease(ctx)
+		if !errors.Is(t.held.leaseErr, unix.EAGAIN) || t.held.gate == nil && t.held.readersOnly || !waited(ctx, 10*time.Millisecond) {
 			break
-		}
-		select {
-		case <-time.After(10 * time.Millisecond):
-		case <-ctx.Done():
-			return nil, ctx.Err()
 		}
 	}
 	if t.held.leaseErr != nil {
@@ -150,6 +145,34 @@ func (leaseLocker) Lock(ctx context.Context, _ *Host, t *Target) (func(context.C
 		t.held.leased = false
 		return t.unlease()
 	}, nil
+}
+
+// takeLease takes the lease. Without a gate one who found no lease on the file a
+// moment ago may open it now, as imgward does that reads headers: he is turned away
+// (O_NONBLOCK) and breaks it. So it is looked for a little whether it stays whole;
+// if it does not it is given back, with EAGAIN.
+func (t *Target) takeLease(ctx context.Context) error {
+	fd := t.held.file.Fd()
+	if _, err := unix.FcntlInt(fd, unix.F_SETLEASE, unix.F_WRLCK); err != nil || t.held.gate != nil {
+		return err
+	}
+	for range 10 {
+		waited(ctx, 10*time.Millisecond)
+		if kind, err := unix.FcntlInt(fd, unix.F_GETLEASE, 0); err != nil || kind != unix.F_WRLCK {
+			return errors.Join(err, t.unlease(), unix.EAGAIN)
+		}
+	}
+	return nil
+}
+
+// waited waits, and is false when ctx ended first.
+func waited(ctx context.Context, d time.Duration) bool {
+	select {
+	case <-time.After(d):
+		return true
+	case <-ctx.Done():
+		return false
+	}
 }
 
 func (t *Target) unlease() error {

@@ -315,6 +315,45 @@ func (l namedLock) Lock(context.Context, *Host, *Target) (func(context.Context) 
 	return l.unlock, nil
 }
 
+// Who opens a file that was leased since he looked, as one who reads headers, is
+// turned away and costs us nothing; who tries until he has it keeps us from it.
+func TestLeaseIsTakenAgain(t *testing.T) {
+	for name, again := range map[string]bool{"turned away": false, "tries again": true} {
+		t.Run(name, func(t *testing.T) {
+			b := newPlace(t)
+			f, err := os.OpenFile(b.path, os.O_RDWR, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer f.Close()
+			target := &Target{ID: ID{Kind: KindFile}, held: &held{file: f}}
+			synctest.Test(t, func(t *testing.T) {
+				go func() {
+					for time.Sleep(15 * time.Millisecond); ; time.Sleep(time.Millisecond) {
+						fd, err := unix.Open(b.path, unix.O_RDONLY|unix.O_NONBLOCK, 0)
+						if err == nil {
+							time.Sleep(time.Minute)
+							unix.Close(fd)
+							return
+						}
+						if !errors.Is(err, unix.EAGAIN) {
+							t.Error(err)
+						}
+						if !again {
+							return
+						}
+					}
+				}()
+				_, err = leaseLocker{}.Lock(t.Context(), b.guard.Host, target)
+				time.Sleep(2 * time.Minute)
+			})
+			if _, asked := target.held.lease(); (err == nil) == again || (asked == nil) == again {
+				t.Errorf("locked: %v, then asked for: %v", err, asked)
+			}
+		})
+	}
+}
+
 // Who looks at a file for a moment does not keep us from locking it; who stays does.
 func TestLeaseLockerIsPatient(t *testing.T) {
 	for _, tt := range []struct {
