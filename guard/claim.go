@@ -108,7 +108,8 @@ func claiming(ctx context.Context, host *Host, f func(ctx context.Context) error
 	return f(ctx)
 }
 
-// claimAll claims the target and what overlaps it: all of it or nothing.
+// claimAll claims the target and what overlaps it: all of it or nothing. What of it
+// could not be undone is taken down for [withdraw].
 func claimAll(ctx context.Context, host *Host, t *Target) ([]xenstore.Claim, error) {
 	start, err := startTime(host, strconv.Itoa(t.held.pid))
 	if err != nil {
@@ -122,8 +123,11 @@ func claimAll(ctx context.Context, host *Host, t *Target) ([]xenstore.Claim, err
 	for _, dev := range t.overlapping() {
 		c.Device = dev
 		if c.ID, err = host.Claims.Claim(ctx, c); err != nil {
+			t.held.left = errors.Is(err, xenstore.ErrLeft)
 			for _, m := range made {
-				err = errors.Join(err, host.Claims.Unclaim(context.WithoutCancel(ctx), m.ID))
+				undoing := host.Claims.Unclaim(context.WithoutCancel(ctx), m.ID)
+				t.held.left = t.held.left || undoing != nil
+				err = errors.Join(err, undoing)
 			}
 			return nil, err
 		}
@@ -145,37 +149,43 @@ func (t *Target) overlapping() []uint64 {
 	return devs
 }
 
-// withdraw removes our claims, if we made any. When the target was made whole, the
-// claims of those who left it incomplete before us go with them, and then also
-// where we made none, as far as there is a xenstore that says so.
+// withdraw removes our claims, if we made any or may have. When the target was made
+// whole, the claims of those who left it incomplete before us go with them, and then
+// also where we made none, as far as there is a xenstore that says so.
 func withdraw(ctx context.Context, host *Host, t *Target, whole bool) error {
 	h := t.held
 	var made []xenstore.Claim
 	if ours := h.claims.Swap(nil); ours != nil {
 		made = ours.made
-	} else if !whole || t.ID.Kind != KindBlock || host.Claims == nil {
+	} else if !h.left && (!whole || t.ID.Kind != KindBlock || host.Claims == nil) {
 		return nil
 	}
 	err := claiming(ctx, host, func(ctx context.Context) error {
 		there, err := readClaims(ctx, host.Store)
-		if err != nil && made == nil {
+		if err != nil && made == nil && !h.left {
 			return nil
 		}
 		sure := err == nil
+		ours := func(c storeClaim) bool {
+			return slices.Contains(made, c.Claim) || h.left && c.Target == t.ID.Rdev && (c.broken != nil || c.PID == h.pid)
+		}
 		left := func(c storeClaim) bool {
 			return sure && whole && (c.Target == t.ID.Rdev || t.orphan(c)) && !c.lives(host)
 		}
 		for _, c := range there {
-			if slices.Contains(made, c.Claim) || left(c) {
+			if ours(c) || left(c) {
 				err = errors.Join(err, host.Claims.Unclaim(ctx, c.ID))
 			}
+		}
+		if h.left && len(there) == 0 {
+			err = errors.Join(err, host.Claims.Unclaim(ctx, 1)) // is not there, but what all have in common may be
 		}
 		return err
 	})
 	if err == nil {
 		return nil
 	}
-	err = fmt.Errorf("withdraw the claim in xenstore, by which Xen refuses %s to every domain (%q does it): %w", quote(t.Path), "imgward release "+shellWord(t.Path), err)
+	err = &LeftError{t.Path, err}
 	if !whole && h.notice != nil {
 		// What else is to be said may hide it, as a refusal does.
 		h.notice(Finding{Code: ClaimLeft, Relation: Same, Subject: "imgward", Key: "claim", Detail: "could not " + err.Error(), Source: "xenstore"})
@@ -183,6 +193,19 @@ func withdraw(ctx context.Context, host *Host, t *Target, whole bool) error {
 	}
 	return err
 }
+
+// A LeftError says that a claim could not be withdrawn, so that Xen refuses the
+// target to every domain until somebody does it.
+type LeftError struct {
+	Path string
+	Err  error
+}
+
+func (e *LeftError) Error() string {
+	return fmt.Sprintf("withdraw the claim in xenstore, by which Xen refuses %s to every domain (%q does it): %v", quote(e.Path), "imgward release "+shellWord(e.Path), e.Err)
+}
+
+func (e *LeftError) Unwrap() error { return e.Err }
 
 // unclaimedFinding says that Xen was not told.
 func unclaimedFinding(err error) Finding {

@@ -652,6 +652,99 @@ func TestNotWithdrawn(t *testing.T) {
 	}
 }
 
+// A claim that could not be made, and of which something was left when that was to be
+// undone, goes when the write ends; when it cannot, that is said, with what withdraws
+// it, also where nothing was written.
+func TestLeftBehind(t *testing.T) {
+	untouched := func(_ context.Context, p *Permit) error {
+		_, err := p.File()
+		p.Untouched()
+		return err
+	}
+	for _, tt := range []struct {
+		name  string
+		fails string // the request on which making the claim fails
+		whole bool
+		stuck bool // until the end nothing can be removed
+	}{
+		{"whole", "READ backend/vbd/32760/1/physical-device", true, false},
+		{"nothing written", "READ backend/vbd/32760/1/physical-device", false, false},
+		{"half a claim", "WRITE backend/vbd/32760/1/mode", true, false},
+		{"whole and stuck", "READ backend/vbd/32760/1/physical-device", true, true},
+		{"nothing written and stuck", "READ backend/vbd/32760/1/physical-device", false, true},
+		{"half a claim and stuck", "WRITE backend/vbd/32760/1/mode", false, true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			h := newClaimHost(t)
+			failed, removed := false, 0
+			h.Hook(func(r xenstoretest.Request) xenstoretest.Reply {
+				switch {
+				case r.Op+" "+r.Path == tt.fails && !failed:
+					failed = true
+				case r.Op == "RM" && (removed == 0 || tt.stuck):
+					removed++
+				default:
+					return xenstoretest.Reply{}
+				}
+				return xenstoretest.Reply{Error: "EIO"}
+			})
+			work := untouched
+			if tt.whole {
+				work = h.fill(h.want)
+			}
+			err := h.write(work)
+			said := fmt.Sprint(err)
+			for _, f := range h.noticed {
+				said += "\n" + f.Detail
+			}
+			if !failed || !strings.Contains(said, "no claim could be made") || strings.Contains(said, "imgward release "+h.dev) != tt.stuck {
+				t.Errorf("said %s", said)
+			}
+			if (err != nil) != (tt.stuck && tt.whole) {
+				t.Error(err)
+			}
+			h.Hook(nil)
+			left := 0
+			if tt.stuck {
+				left = 1
+			}
+			h.wantClaims(left)
+		})
+	}
+}
+
+// Where several devices are claimed and the last claim fails, the others are undone,
+// and those that cannot be when the write ends.
+func TestClaimsAreUndone(t *testing.T) {
+	m := newMachine()
+	server := xenHost(t, m)
+	host := &Host{FS: m.fs, Store: m.host.Store, Claims: m.host.Store.(Claimer), State: t.TempDir()}
+	m.process("60", "imgward")
+	m.disk("sdb", "8:16", "sdb1 8:17 0 1000")
+	target := m.examine(t, "/dev/sdb1", nil).view
+	target.held = &held{pid: 60}
+	stuck := true
+	server.Hook(func(r xenstoretest.Request) xenstoretest.Reply {
+		if r.Op == "WRITE" && strings.Contains(r.Path, "/32760/2/") || r.Op == "RM" && strings.HasSuffix(r.Path, "/1") && stuck {
+			return xenstoretest.Reply{Error: "EIO"}
+		}
+		return xenstoretest.Reply{}
+	})
+	if err := claimDevice(t.Context(), host, target); err == nil || len(target.held.claimed()) > 0 {
+		t.Errorf("claimed: %v", err)
+	}
+	if err := withdraw(t.Context(), host, target, true); err == nil || !strings.Contains(err.Error(), "imgward release /dev/sdb1") {
+		t.Errorf("withdrawn: %v", err)
+	}
+	stuck = false
+	if err := withdraw(t.Context(), host, target, true); err != nil {
+		t.Error(err)
+	}
+	if left, err := host.Store.ListAll(t.Context(), []string{claimsAt, "/local/domain/32760"}); err != nil || left[0].Err == nil || left[1].Err == nil {
+		t.Errorf("left: %+v, %v", left, err)
+	}
+}
+
 // Claims of many targets at once get numbers of their own, and the last one takes
 // what they share with it.
 func TestClaimsAtOnce(t *testing.T) {

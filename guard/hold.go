@@ -31,6 +31,7 @@ type held struct {
 
 	operation string                  // what we do to the target
 	claims    atomic.Pointer[claimed] // by which Xen refuses it; nil while there are none
+	left      bool                    // claims that could not be made may be there all the same
 }
 
 func (h *held) fd() int { return int(h.file.Fd()) }

@@ -127,10 +127,16 @@ func parseHexNumber(s string) (uint64, error) {
 	return 0, fmt.Errorf("%q is no device number", s)
 }
 
+// ErrLeft says of a claim that could not be made that something of it may be in
+// the store all the same, or come there yet: what was to remove it failed, too.
+var ErrLeft = errors.New("a claim may be left in xenstore")
+
 // Claim makes a claim under an ID that is free and returns that. It reads back
-// what it wrote. If it fails, it removes what it made. Whoever else makes or
+// what it wrote. If it fails, it removes what it made, and what a request makes that
+// was not answered: the daemon serves one connection in order. Whoever else makes or
 // removes claims must wait meanwhile: there is nothing in the store that keeps two
-// from taking one ID. The error is an *OpError, maybe joined with another.
+// from taking one ID. The error is an *OpError, maybe joined with another and with
+// [ErrLeft].
 func (c *Conn) Claim(ctx context.Context, cl Claim) (id uint32, err error) {
 	taken, err := c.claims(ctx)
 	if err != nil {
@@ -140,14 +146,21 @@ func (c *Conn) Claim(ctx context.Context, cl Claim) (id uint32, err error) {
 	for slices.Contains(taken, strconv.FormatUint(uint64(cl.ID), 10)) {
 		cl.ID++
 	}
-	if err := c.write(ctx, claimant+"/vm", claimVM); err != nil {
+	err = c.write(ctx, claimant+"/vm", claimVM)
+	if errno := syscall.Errno(0); errors.As(err, &errno) {
 		return 0, err // as a rule because we may not, and then nothing was made
 	}
 	defer func() {
-		if err != nil {
-			err = errors.Join(err, c.Unclaim(context.WithoutCancel(ctx), cl.ID))
+		if err == nil {
+			return
+		}
+		if left := c.Unclaim(context.WithoutCancel(ctx), cl.ID); left != nil {
+			err = errors.Join(err, left, ErrLeft)
 		}
 	}()
+	if err != nil {
+		return 0, err
+	}
 	want := [][2]string{{claimant + "/vm", claimVM}}
 	for _, kv := range cl.keys() {
 		kv[0] = claimNode(cl.ID) + "/" + kv[0]

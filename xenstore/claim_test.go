@@ -12,6 +12,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -187,6 +188,37 @@ func TestClaimFails(t *testing.T) {
 				t.Errorf("a claim took only %d requests", n-1)
 			}
 			return
+		}
+	}
+}
+
+// TestClaimIsNotAnswered says that what the daemon did without answering in time is
+// removed, whichever request it was, and that it is said when it cannot be.
+func TestClaimIsNotAnswered(t *testing.T) {
+	for _, last := range []string{"/local/domain/32760/vm", "/imgward/target", "/physical-device"} {
+		for _, stays := range []bool{false, true} {
+			s := xenstoretest.NewServer()
+			c := xenstore.NewConn(s.Pipe())
+			s.Hook(func(r xenstoretest.Request) xenstoretest.Reply {
+				switch {
+				case r.Op == "WRITE" && strings.HasSuffix(r.Path, last):
+					return xenstoretest.Reply{Late: 1 << 20}
+				case r.Op == "RM" && stays:
+					return xenstoretest.Reply{Error: "EIO"}
+				}
+				return xenstoretest.Reply{}
+			})
+			ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+			_, err := c.Claim(ctx, written)
+			cancel()
+			if !errors.Is(err, context.DeadlineExceeded) || errors.Is(err, xenstore.ErrLeft) != stays {
+				t.Errorf("%s: %v", last, err)
+			}
+			if left := below(t, c, "/local/domain/32760") != nil || below(t, c, claims) != nil; left != stays {
+				t.Errorf("%s: left: %t", last, left)
+			}
+			c.Close()
+			s.Close()
 		}
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"imgward/internal/testkit"
+	"imgward/xenstore/xenstoretest"
 )
 
 // claims lists what xenstore has of imgward's claims, as "xenstore-ls -f" does.
@@ -116,6 +117,53 @@ func TestNoClaim(t *testing.T) {
 	}
 	if out, err := exec.Command("xenstore-ls", "-f").CombinedOutput(); err != nil || strings.Contains(string(out), "32760") {
 		t.Errorf("%v: %s", err, out)
+	}
+}
+
+// A claim that cannot be withdrawn is said with -q, too, with what withdraws it, and
+// beside a refusal that came in the end.
+func TestClaimStaysBehind(t *testing.T) {
+	testkit.Need(t, "root", "losetup")
+	dir := lab(t)
+	d := newDevice(t, dir, 4<<20)
+	for _, tt := range []struct {
+		name  string
+		comes bool // a domain, at the same time as the claim, and then nothing is written
+		more  string
+		code  int
+	}{
+		{"whole", false, "-q", exitIncomplete},
+		{"refused", true, "-q", exitRefused},
+		{"whole", false, "--json", exitIncomplete},
+		{"refused", true, "--json", exitRefused},
+		{"refused", true, "-v", exitRefused},
+	} {
+		s := xenstoretest.NewServer()
+		socket := filepath.Join(t.TempDir(), "socket")
+		if err := s.Listen(socket); err != nil {
+			t.Fatal(err)
+		}
+		s.Set("/local/domain/0/name", "Domain-0")
+		s.Set("/local/domain/7/name", "web01")
+		t.Setenv("XENSTORED_PATH", socket)
+		line := d.confirmed(t, tt.more)
+		s.Hook(func(r xenstoretest.Request) xenstoretest.Reply {
+			if r.Op == "WRITE" && strings.HasSuffix(r.Path, "/physical-device") && tt.comes {
+				s.Set("/local/domain/0/backend/vbd/7/51712/params", d.path)
+			}
+			if r.Op == "RM" {
+				return xenstoretest.Reply{Error: "EIO"}
+			}
+			return xenstoretest.Reply{}
+		})
+		said := imgward(t, nil, line...).want(t, tt.code, "imgward release "+d.path)
+		switch {
+		case tt.more == "-q" && (said.out != "" || strings.Count(said.err, "\n") != 1):
+			t.Errorf("%s %s said\n%s%s", tt.name, tt.more, said.out, said.err)
+		case tt.more == "--json" && (said.err != "" || strings.Count(said.out, "\n") != 1):
+			t.Errorf("%s %s said\n%s%s", tt.name, tt.more, said.out, said.err)
+		}
+		s.Close()
 	}
 }
 

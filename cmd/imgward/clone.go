@@ -56,7 +56,7 @@ func (t *transfer) clone(ctx context.Context, in *input, dst string) (*outcome, 
 	if exists {
 		return t.replace(ctx, in, dst, guard.Clone)
 	}
-	if err := asIs(in, t.told, dst); err != nil {
+	if err := asIs(in, t.stated, dst); err != nil {
 		return none, err
 	}
 	return t.create(ctx, in, dst)
@@ -66,6 +66,7 @@ func (t *transfer) clone(ctx context.Context, in *input, dst string) (*outcome, 
 type targetError struct {
 	error
 	target string
+	notes  []findingJSON
 }
 
 func (e *targetError) Error() string { return e.target + ": " + e.error.Error() }
@@ -78,11 +79,12 @@ func (e *targetError) Unwrap() error { return e.error }
 func (t *transfer) cloneAll(ctx context.Context, in *input, dsts []string) error {
 	t.fan = imageops.NewFanout(ctx, in.from, t.options, len(dsts))
 	defer t.unsuspended()()
-	outcomes, errs := make([]*outcome, len(dsts)), make([]error, len(dsts))
+	each, outcomes, errs := make([]*transfer, len(dsts)), make([]*outcome, len(dsts)), make([]error, len(dsts))
 	var all sync.WaitGroup
 	for i, dst := range dsts {
 		one, passed := *t, make(chan struct{})
 		one.ready = sync.OnceFunc(func() { close(passed) })
+		one.own, each[i] = &notes{about: printable(dst) + ": "}, &one
 		all.Go(func() {
 			defer one.ready()
 			outcomes[i], errs[i] = one.clone(ctx, in, dst)
@@ -96,7 +98,7 @@ func (t *transfer) cloneAll(ctx context.Context, in *input, dsts []string) error
 	written := t.manifest == ""
 	for i, dst := range dsts {
 		if errs[i] == nil {
-			t.say("clone", "cloned", outcomes[i])
+			each[i].say("clone", "cloned", outcomes[i])
 			if !written {
 				written = true
 				errs[i] = t.writeManifest(outcomes[i])
@@ -105,7 +107,7 @@ func (t *transfer) cloneAll(ctx context.Context, in *input, dsts []string) error
 		if errs[i] == nil {
 			continue
 		}
-		errs[i] = &targetError{errs[i], printable(dst)}
+		errs[i] = &targetError{errs[i], printable(dst), each[i].own.all()}
 		t.fail(errs[i], exitStatus(errs[i]))
 	}
 	if err := worst(errs); err != nil {

@@ -24,7 +24,7 @@ func (u *ui) copyCommand() *cli.Command {
 				return err
 			}
 			defer src.Close()
-			if err := asIs(src, t.told, c.Args().Get(1)); err != nil {
+			if err := asIs(src, t.stated, c.Args().Get(1)); err != nil {
 				return err
 			}
 			o, err := t.create(c.Context, src, c.Args().Get(1))

@@ -97,7 +97,7 @@ func (s *session) guard(op guard.Operation, source *guard.Target) *guard.Guard {
 	return &guard.Guard{
 		Host: s.host, Collectors: guard.Collectors(), Lockers: guard.Lockers(), Watchers: guard.Watchers(),
 		Policy: policy, Source: source, Command: s.command, NoClaim: s.noClaim,
-		Notice: s.note,
+		Notice: func(f guard.Finding) { s.note(&s.noted, f) },
 	}
 }
 

@@ -114,7 +114,7 @@ func TestWorst(t *testing.T) {
 		{[]error{nil, plain}, plain},
 		{[]error{plain, confirm}, confirm},
 		{[]error{confirm, nil, incomplete, plain}, incomplete},
-		{[]error{&targetError{errInterrupted, "x"}, nil}, errInterrupted},
+		{[]error{&targetError{errInterrupted, "x", nil}, nil}, errInterrupted},
 	} {
 		if got := worst(tt.errs); !errors.Is(got, tt.want) || (got == nil) != (tt.want == nil) {
 			t.Errorf("of %v: %v, want %v", tt.errs, got, tt.want)

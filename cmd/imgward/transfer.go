@@ -28,9 +28,35 @@ type transfer struct {
 	grow     bool
 	newIDs   string           // disk or all; empty: none
 	manifest string           // where it is written; empty: nowhere
-	told     bool             // the format of the source was
+	stated   bool             // the format of the source was
 	fan      *imageops.Fanout // nil: there is one target
 	ready    func()           // called before it is joined
+	own      *notes           // of one of several targets
+}
+
+// guard makes the guard of a target.
+func (t *transfer) guard(op guard.Operation, source *guard.Target) *guard.Guard {
+	g := t.session.guard(op, source)
+	if t.own != nil {
+		g.Notice = func(f guard.Finding) { t.note(t.own, f) }
+	}
+	return g
+}
+
+// about begins what is said of one of several targets.
+func (t *transfer) about() string {
+	if t.own == nil {
+		return ""
+	}
+	return t.own.about
+}
+
+// told gives what was told beside the work on the target.
+func (t *transfer) told() []findingJSON {
+	if t.own == nil {
+		return t.noted.all()
+	}
+	return append(t.noted.all(), t.own.all()...)
 }
 
 // bytesOptions are the options about the bytes.
@@ -86,7 +112,7 @@ func (u *ui) transfer(c *cli.Context, op guard.Operation) (*transfer, error) {
 		return nil, err
 	}
 	t := &transfer{
-		tokens: c.StringSlice("confirm"), told: c.IsSet("format"), manifest: manifest, resize: c.Bool("resize"),
+		tokens: c.StringSlice("confirm"), stated: c.IsSet("format"), manifest: manifest, resize: c.Bool("resize"),
 		options: imageops.Options{
 			Digest: kind, Expect: expect, Verify: !c.Bool("no-verify"), Sparse: sparse, Extents: extents, Rate: rate, Manifest: manifest != "",
 			Progress: u.progress(),
@@ -301,7 +327,7 @@ func (t *transfer) replace(ctx context.Context, in *input, dst string, op guard.
 			return err
 		}
 		if !p.Lasting() {
-			t.remark("note: this target has no lasting name, so after a reboot nothing would tell that it is incomplete")
+			t.remark("note: %sthis target has no lasting name, so after a reboot nothing would tell that it is incomplete", t.about())
 		}
 		touched, err := t.fill(ctx, o, f, in)
 		if !touched {
@@ -476,6 +502,6 @@ func (t *transfer) say(command, verb string, o *outcome) {
 	t.object(outcomeJSON{
 		Command: command, Source: o.source, Target: o.target, Size: size, Read: r.Read, Written: r.Written, Zeroed: r.Zeroed, Same: r.Same, How: o.how, Engine: r.Engine,
 		Verified: r.Verified, Tail: r.Tail, Reflinked: o.reflinked, Digest: digest, Seconds: fmt.Sprintf("%.3f", r.Elapsed.Seconds()),
-		Amended: o.fitting.ranges(), Disk: o.fitting.plan.ID, Notes: t.noted(),
+		Amended: o.fitting.ranges(), Disk: o.fitting.plan.ID, Notes: t.told(),
 	})
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -69,5 +70,32 @@ func TestTwoImgwards(t *testing.T) {
 				t.Error(err)
 			}
 		})
+	}
+}
+
+// Of several targets each has only its own notes.
+func TestNotesOfSeveralTargets(t *testing.T) {
+	testkit.Need(t, "root")
+	dir := lab(t)
+	golden := write(t, filepath.Join(dir, "golden.img"), 1<<20, 1)
+	args := []string{"clone", golden}
+	targets := []string{filepath.Join(dir, "web1.img"), filepath.Join(dir, "web2.img")}
+	for i, target := range targets {
+		write(t, target, 1<<20, byte(2+i))
+		token := strings.Split(imgward(t, nil, "check", "--porcelain", target).want(t, exitOK).out, "\t")[1]
+		args = append(args, target, "--confirm", token)
+	}
+	s := imgward(t, nil, append(args, "--json", "--no-reflink")...).want(t, exitOK)
+	for line := range strings.Lines(s.out) {
+		var o outcomeJSON
+		if err := json.Unmarshal([]byte(line), &o); err != nil {
+			t.Fatal(err)
+		}
+		if len(o.Notes) != 1 || o.Notes[0].Code != guard.HoldInForce || !strings.Contains(o.Notes[0].Detail, o.Target) {
+			t.Errorf("%s has the notes %+v", o.Target, o.Notes)
+		}
+	}
+	if strings.Count(s.out, "\n") != len(targets) {
+		t.Errorf("said %s", s.out)
 	}
 }

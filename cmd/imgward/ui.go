@@ -6,7 +6,8 @@ package main
 // and then, behind "hint:", what to do; words behind "add: " are made to be
 // appended to the command as they are. --json says the same things with stable
 // codes, as one object a line on standard output. -q says nothing at all, and
-// the exit status says it.
+// the exit status says it; but for a claim in xenstore that stays behind, because
+// Xen refuses a device by it long after that.
 
 import (
 	"encoding/json"
@@ -31,23 +32,35 @@ type ui struct {
 	pace    pace
 	writes  bool // the command is one that could have written
 
-	mu    sync.Mutex
-	notes []findingJSON // what was worth saying beside the work
+	noted notes
+}
+
+// notes are what was worth saying beside the work on a target.
+type notes struct {
+	about string // in front of each: which of several targets it is
+
+	mu   sync.Mutex
+	said []findingJSON
 }
 
 // note tells of a finding that stops nothing. It may be called from any goroutine.
-func (u *ui) note(f guard.Finding) {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	u.notes = append(u.notes, findingObject(f, "note"))
-	u.remark("note: %s", printable(f.Subject+" "+f.Detail))
+func (u *ui) note(n *notes, f guard.Finding) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.said = append(n.said, findingObject(f, "note"))
+	text := "note: " + n.about + printable(f.Subject+" "+f.Detail)
+	if f.Code == guard.ClaimLeft {
+		u.stays(text)
+		return
+	}
+	u.remark("%s", text)
 }
 
-// noted gives what was told.
-func (u *ui) noted() []findingJSON {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	return slices.Clone(u.notes)
+// all gives what was said.
+func (n *notes) all() []findingJSON {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return slices.Clone(n.said)
 }
 
 // common are the options that all commands have.
@@ -106,6 +119,13 @@ func (u *ui) remark(format string, args ...any) {
 	}
 }
 
+// stays prints a line about what stays behind, with -q, too.
+func (u *ui) stays(line string) {
+	if u.quiet || !u.json {
+		fmt.Fprintln(u.con.err, line)
+	}
+}
+
 // object prints v as JSON.
 func (u *ui) object(v any) {
 	if u.json && !u.quiet {
@@ -124,18 +144,26 @@ func (u *ui) fail(err error, code int) {
 	if err == nil || errors.As(err, &silent) {
 		return
 	}
+	told := u.noted.all()
+	var one *targetError
+	if errors.As(err, &one) {
+		told = append(told, one.notes...)
+	}
 	var refused *guard.RefusedError
 	if errors.As(err, &refused) {
-		u.refusal(refused.Verdict, code)
+		u.refusal(refused.Verdict, told, code)
 		return
+	}
+	var left *guard.LeftError
+	if u.quiet && errors.As(err, &left) {
+		u.stays("imgward: " + printable(left.Error()))
 	}
 	var hints []string
 	var confirm *confirmError
 	var hinted *hintedError
 	var stopped *stoppedError
-	said := failure{Error: err.Error(), Exit: code, Notes: u.noted()}
-	var one *targetError
-	if errors.As(err, &one) {
+	said := failure{Error: err.Error(), Exit: code, Notes: told}
+	if one != nil {
 		said.Target = one.target
 	}
 	switch {
@@ -167,8 +195,10 @@ type saidError struct{ error }
 
 func (e *saidError) Unwrap() error { return e.error }
 
-func (u *ui) refusal(v guard.Verdict, code int) {
-	u.object(verdictObject(v, "", code))
+func (u *ui) refusal(v guard.Verdict, told []findingJSON, code int) {
+	o := verdictObject(v, "", code)
+	o.Notes = told
+	u.object(o)
 	if !u.quiet && !u.json {
 		// A console that cannot be written to is nothing that can be told there.
 		_ = v.Explain(u.con.err)
@@ -227,6 +257,7 @@ type verdictJSON struct {
 	Looked   []string      `json:"looked"`
 	Holds    string        `json:"holds,omitempty"` // what is on the target, or why that and the token could not be read
 	Hints    []string      `json:"hints,omitempty"`
+	Notes    []findingJSON `json:"notes,omitempty"` // what was told beside the work, of a write that was refused in the end
 	Exit     int           `json:"exit"`
 }
 

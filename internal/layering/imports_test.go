@@ -68,7 +68,7 @@ var outside = []struct {
 // fromXenstore is all that package guard may use of package xenstore: it
 // declares its own small interfaces in these types, and reads the claims that it
 // finds.
-var fromXenstore = []string{"Claim", "ClaimDomid", "Listing", "ParseClaim", "Value"}
+var fromXenstore = []string{"Claim", "ClaimDomid", "ErrLeft", "Listing", "ParseClaim", "Value"}
 
 // within reports whether path is pattern, or with "/..." also below it.
 func within(path, pattern string) bool {
