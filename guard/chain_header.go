@@ -147,7 +147,11 @@ func (c *chainLook) inHand() inHand {
 	names, _ := c.host.FS.ReadDir(marksDir(c.host)) // the collector of marks says what cannot be read
 	for _, name := range names {
 		m, err := readMark(c.host, marksDir(c.host)+"/"+name)
-		if err == nil && m.Boot == bootID(c.host) && running(c.host, m.PID, m.Start) {
+		if err != nil || m.Boot != bootID(c.host) || m.PIDs != pidNamespace(c.host) {
+			continue
+		}
+		// What imgward may be writing to is read; what it does write to is not.
+		if start, err := startTime(c.host, m.PID); err == nil && start == m.Start {
 			h.written = append(h.written, m.Numbers)
 		}
 	}

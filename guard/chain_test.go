@@ -179,14 +179,20 @@ func TestChain(t *testing.T) {
 			m.header(dir+"/a.qcow2", 201, overlay("web1.img"))
 			m.file("/proc/sys/kernel/random/boot_id", "boot-1\n")
 			m.dir(marksPath)
-			m.file(marksPath+"/a", `{"id":"x","pid":"50","start":"4711","boot":"boot-1","numbers":{"Kind":1,"Dev":2049,"Ino":201}}`)
+			m.file(marksPath+"/a", `{"id":"x","pid":"50","pid-namespace":"pid:[4026531836]","start":"4711","boot":"boot-1","numbers":{"Kind":1,"Dev":2049,"Ino":201}}`)
 		}, image, nil},
+		{"an imgward of another PID namespace has ended, or not", func(t *testing.T, m *machine) {
+			m.header(dir+"/a.qcow2", 201, overlay("web1.img"))
+			m.file("/proc/sys/kernel/random/boot_id", "boot-1\n")
+			m.dir(marksPath)
+			m.file(marksPath+"/a", `{"id":"x","pid":"50","pid-namespace":"pid:[1]","start":"4711","boot":"boot-1","numbers":{"Kind":1,"Dev":2049,"Ino":201}}`)
+		}, image, []string{"chain.parent same /srv/images/a.qcow2"}},
 		{"another imgward writes elsewhere", func(t *testing.T, m *machine) {
 			m.header(dir+"/a.qcow2", 201, overlay("web1.img"))
 			m.file("/proc/locks", "1: LEASE  ACTIVE    WRITE 50 08:01:201 0 EOF\n")
 			m.file("/proc/sys/kernel/random/boot_id", "boot-1\n")
 			m.dir(marksPath)
-			m.file(marksPath+"/a", `{"id":"x","pid":"50","start":"4711","boot":"boot-1","numbers":{"Kind":1,"Dev":2049,"Ino":202}}`)
+			m.file(marksPath+"/a", `{"id":"x","pid":"50","pid-namespace":"pid:[4026531836]","start":"4711","boot":"boot-1","numbers":{"Kind":1,"Dev":2049,"Ino":202}}`)
 		}, image, []string{"blind.chain unrelated /srv/images/a.qcow2"}},
 		{"a file that nobody may open", func(t *testing.T, m *machine) {
 			m.header(dir+"/a.qcow2", 201, overlay("web1.img"))
@@ -197,7 +203,7 @@ func TestChain(t *testing.T) {
 			m.header(dir+"/a.qcow2", 201, overlay("web1.img"))
 			m.file("/proc/sys/kernel/random/boot_id", "boot-1\n")
 			m.dir(marksPath)
-			m.file(marksPath+"/a", `{"id":"x","pid":"50","start":"4710","boot":"boot-1","numbers":{"Kind":1,"Dev":2049,"Ino":201}}`)
+			m.file(marksPath+"/a", `{"id":"x","pid":"50","pid-namespace":"pid:[4026531836]","start":"4710","boot":"boot-1","numbers":{"Kind":1,"Dev":2049,"Ino":201}}`)
 		}, image, []string{"chain.parent same /srv/images/a.qcow2"}},
 		{"what is no file", func(t *testing.T, m *machine) {
 			m.stat(dir+"/pipe", hostfs.Stat{Type: hostfs.FIFO})

@@ -115,7 +115,7 @@ func claimAll(ctx context.Context, host *Host, t *Target) ([]xenstore.Claim, err
 	if err != nil {
 		return nil, err
 	}
-	c := xenstore.Claim{Target: t.ID.Rdev, PID: t.held.pid, Boot: bootID(host), Operation: t.held.operation}
+	c := xenstore.Claim{Target: t.ID.Rdev, PID: t.held.pid, Namespace: pidNamespace(host), Boot: bootID(host), Operation: t.held.operation}
 	if c.Start, err = strconv.ParseUint(start, 10, 64); err != nil {
 		return nil, err
 	}
@@ -167,7 +167,7 @@ func withdraw(ctx context.Context, host *Host, t *Target, whole bool) error {
 		}
 		sure := err == nil
 		ours := func(c storeClaim) bool {
-			return slices.Contains(made, c.Claim) || h.left && c.Target == t.ID.Rdev && (c.broken != nil || c.PID == h.pid)
+			return slices.Contains(made, c.Claim) || h.left && c.Target == t.ID.Rdev && (c.broken != nil || c.PID == h.pid && c.Namespace == pidNamespace(host))
 		}
 		left := func(c storeClaim) bool {
 			return sure && whole && (c.Target == t.ID.Rdev || t.orphan(c)) && !c.lives(host)

@@ -29,7 +29,7 @@ const claimsAt = "/local/domain/0/backend/vbd/32760"
 func setClaim(s *xenstoretest.Server, id string, keys ...string) {
 	set(s, "/local/domain/32760", "vm=/vm/imgward")
 	set(s, claimsAt+"/"+id, append([]string{
-		"imgward/target=fd:0", "imgward/pid=60", "imgward/start=4711", "imgward/boot-id=boot-1", "imgward/operation=overwrite",
+		"imgward/target=fd:0", "imgward/pid=60", "imgward/pid-namespace=pid:[4026531836]", "imgward/start=4711", "imgward/boot-id=boot-1", "imgward/operation=overwrite",
 		"mode=w", "physical-device=fd:0",
 	}, keys...)...)
 }
@@ -75,6 +75,31 @@ func TestClaimsOfOthers(t *testing.T) {
 			h.fs.SetErr("/proc/sys/kernel/random/boot_id", syscall.EACCES)
 			setClaim(h.Server, "1", "imgward/boot-id=boot-0")
 		}, "/dev/dm-0", []string{"self.writing same imgward.60"}},
+		{"of another PID namespace, in which there is somebody", func(h host) {
+			h.namespaces("4026532000")
+			setClaim(h.Server, "1", "imgward/pid-namespace=pid:[4026532000]")
+		}, "/dev/dm-0", []string{"self.writing same imgward.60"}},
+		{"of another PID namespace, in which there is nobody", func(h host) {
+			live(h)
+			h.link("/proc/60/ns/pid", initPIDNamespace)
+			h.namespaces("4026531836")
+			setClaim(h.Server, "1", "imgward/pid-namespace=pid:[4026532000]")
+		}, "/dev/dm-0", []string{"claim.left same imgward.60"}},
+		{"of another PID namespace, and not everybody's can be read", func(h host) {
+			h.namespaces("4026531836")
+			h.fs.SetErr("/proc/50/ns/pid", syscall.EACCES)
+			setClaim(h.Server, "1", "imgward/pid-namespace=pid:[4026532000]")
+		}, "/dev/dm-0", []string{"self.writing same imgward.60"}},
+		{"of the host's PID namespace, seen from another", func(h host) {
+			h.link("/proc/self/ns/pid", "pid:[4026532000]")
+			h.namespaces("4026532000")
+			setClaim(h.Server, "1")
+		}, "/dev/dm-0", []string{"self.writing same imgward.60"}},
+		{"of a PID namespace that is not known", func(h host) { setClaim(h.Server, "1", "imgward/pid-namespace=") },
+			"/dev/dm-0", []string{"self.writing same imgward.60"}},
+		{"of another boot, in whatever PID namespace", func(h host) {
+			setClaim(h.Server, "1", "imgward/boot-id=boot-0", "imgward/pid-namespace=")
+		}, "/dev/dm-0", []string{"claim.left same imgward.60"}},
 		{"of a process that cannot be read", func(h host) {
 			h.fs.SetErr("/proc/60/stat", syscall.EACCES)
 			setClaim(h.Server, "1")
@@ -131,7 +156,7 @@ func TestClaimsOfOthers(t *testing.T) {
 // In the second look exactly our own claims are expected, as we made them.
 func TestOwnClaims(t *testing.T) {
 	ours := xenstore.Claim{
-		ID: 1, Device: devID("253:0").Rdev, Target: devID("253:0").Rdev, PID: 60, Start: 4711, Boot: "boot-1", Operation: "overwrite",
+		ID: 1, Device: devID("253:0").Rdev, Target: devID("253:0").Rdev, PID: 60, Namespace: initPIDNamespace, Start: 4711, Boot: "boot-1", Operation: "overwrite",
 	}
 	for _, tt := range []struct {
 		name  string
@@ -144,6 +169,10 @@ func TestOwnClaims(t *testing.T) {
 			[]string{"blind.xen unrelated xenstore", "claim.left same imgward.60"}},
 		{"on another device", func(s *xenstoretest.Server) { setClaim(s, "1", "physical-device=fd:1") }, []string{"blind.xen unrelated xenstore"}},
 		{"just being made", func(s *xenstoretest.Server) { setClaim(s, "1"); setClaim(s, "2", "physical-device=8:10") }, nil},
+		{"another's, who has our number in another PID namespace", func(s *xenstoretest.Server) {
+			setClaim(s, "1")
+			setClaim(s, "2", "imgward/pid-namespace=")
+		}, []string{"self.writing same imgward.60"}},
 		{"another target's", func(s *xenstoretest.Server) { setClaim(s, "1"); setClaim(s, "2", "imgward/target=8:1") }, []string{"self.writing below imgward.60"}},
 	} {
 		m := newMachine()
@@ -448,6 +477,10 @@ func TestReleaseOthers(t *testing.T) {
 	setClaim(h.Server, "8", "imgward/target="+dev, "physical-device="+dev, "imgward/pid=1", "imgward/start="+start, "imgward/boot-id="+bootID(h.guard.Host))
 	if r, err := Release(t.Context(), h.guard.Host, h.dev); err == nil || len(r.Withdrawn) > 0 || !strings.Contains(err.Error(), "process 1") {
 		t.Errorf("%+v, %v", r, err)
+	}
+	setClaim(h.Server, "8", "imgward/target="+dev, "physical-device="+dev, "imgward/pid-namespace=", "imgward/boot-id="+bootID(h.guard.Host))
+	if r, err := Release(t.Context(), h.guard.Host, h.dev); err == nil || len(r.Withdrawn) > 0 || !strings.Contains(err.Error(), "cannot be seen that it has ended") {
+		t.Errorf("of a PID namespace that is not known: %+v, %v", r, err)
 	}
 	h.Remove(claimsAt + "/8")
 	if _, err := Release(t.Context(), h.guard.Host, h.dev); err != nil {

@@ -25,7 +25,8 @@ type Mark struct {
 	Numbers  ID        `json:"numbers"` // of this boot
 	Boot     string    `json:"boot"`
 	PID      string    `json:"pid"`
-	Start    string    `json:"start"` // of the process, in clock ticks since boot
+	PIDs     string    `json:"pid-namespace"` // that PID is of; "" if it is not known
+	Start    string    `json:"start"`         // of the process, in clock ticks since boot
 	Command  []string  `json:"command"`
 	Started  time.Time `json:"started"`
 	previous []byte    // a mark that this one stands in for
@@ -39,7 +40,7 @@ func marksDir(host *Host) string { return filepath.Join(host.State, "incomplete"
 
 // makeMark prepares the mark of t; write puts it on disk.
 func makeMark(ctx context.Context, host *Host, t *Target, now time.Time, command []string) (*Mark, error) {
-	m := &Mark{Path: t.Real, Numbers: t.ID, Boot: bootID(host), PID: strconv.Itoa(os.Getpid()), Command: command, Started: now.UTC().Truncate(time.Second)}
+	m := &Mark{Path: t.Real, Numbers: t.ID, Boot: bootID(host), PID: strconv.Itoa(os.Getpid()), PIDs: pidNamespace(host), Command: command, Started: now.UTC().Truncate(time.Second)}
 	m.ID, m.Lasting = stableID(ctx, host, t)
 	var err error
 	if m.Start, err = startTime(host, m.PID); err != nil {
@@ -153,7 +154,7 @@ func (marks) Name() string { return "marks" }
 
 func (marks) Reads() []string {
 	return []string{
-		"/var/lib/imgward/incomplete", "/var/lib/imgward/incomplete/*", "/proc/*/stat", "/proc/sys/kernel/random/boot_id",
+		"/var/lib/imgward/incomplete", "/var/lib/imgward/incomplete/*", "/proc", "/proc/*/stat", "/proc/*/ns/pid", "/proc/sys/kernel/random/boot_id",
 		"/dev/disk/by-uuid", "/dev/disk/by-uuid/*", "/sys/block/*/wwid", "/sys/block/*/device/wwid", "/sys/block/*/serial",
 		"/sys/block/*/device/serial", "/sys/block/*/loop/backing_file", "identity",
 	}
@@ -216,6 +217,8 @@ func readMark(host *Host, file string) (*Mark, error) {
 	return &m, nil
 }
 
+func (m *Mark) writer() writer { return writer{m.PID, m.Start, m.Boot, m.PIDs} }
+
 // finding says what the mark means. now tells that it is of this boot, or may be.
 func (m *Mark) finding(host *Host, rel Relation, now bool, file string) Finding {
 	words := make([]string, len(m.Command))
@@ -227,7 +230,7 @@ func (m *Mark) finding(host *Host, rel Relation, now bool, file string) Finding 
 		Source: quote(file) + ": " + strings.Join(words, " "),
 	}
 	since := m.Started.Format("2006-01-02 15:04:05 UTC")
-	if now && running(host, m.PID, m.Start) {
+	if now && m.writer().lives(host) {
 		f.Code, f.Detail, f.Remedy = SelfWriting, "has been writing to it since "+since, "wait until it is done"
 		return f
 	}

@@ -20,7 +20,7 @@ const marksPath = "/var/lib/imgward/incomplete"
 func (m *machine) mark(t *testing.T, name string, change func(r *Mark)) {
 	t.Helper()
 	r := &Mark{
-		ID: "file:u-1:100:1.000000001", Lasting: true, Path: image, Numbers: imageID, Boot: "boot-1", PID: "50", Start: "4711",
+		ID: "file:u-1:100:1.000000001", Lasting: true, Path: image, Numbers: imageID, Boot: "boot-1", PID: "50", PIDs: initPIDNamespace, Start: "4711",
 		Command: []string{"imgward", "overwrite", "a b", image}, Started: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC),
 	}
 	if change != nil {
@@ -31,6 +31,12 @@ func (m *machine) mark(t *testing.T, name string, change func(r *Mark)) {
 		t.Fatal(err)
 	}
 	m.file(marksPath+"/"+name, string(b))
+}
+
+// namespaces puts every process into the first PID namespace, but for sshd's.
+func (m *machine) namespaces(sshd string) {
+	m.link("/proc/1/ns/pid", initPIDNamespace)
+	m.link("/proc/50/ns/pid", "pid:["+sshd+"]")
 }
 
 func TestMarks(t *testing.T) {
@@ -51,6 +57,16 @@ func TestMarks(t *testing.T) {
 			m.mark(t, "a", nil)
 			m.fs.SetErr("/proc/50/stat", syscall.EACCES)
 		}, image, []string{"self.writing same imgward.50"}},
+		{"at work in another PID namespace", func(t *testing.T, m *machine) {
+			m.mark(t, "a", func(r *Mark) { r.PID, r.PIDs = "7", "pid:[4026532000]" })
+			m.namespaces("4026532000")
+		}, image, []string{"self.writing same imgward.7"}},
+		{"dead in another PID namespace", func(t *testing.T, m *machine) {
+			m.mark(t, "a", func(r *Mark) { r.PIDs = "pid:[4026532000]" })
+			m.namespaces("4026531836")
+		}, image, []string{"self.incomplete same imgward.50"}},
+		{"in a PID namespace that is not known", func(t *testing.T, m *machine) { m.mark(t, "a", func(r *Mark) { r.PID, r.PIDs = "51", "" }) },
+			image, []string{"self.writing same imgward.51"}},
 		{"another boot", func(t *testing.T, m *machine) { m.mark(t, "a", func(r *Mark) { r.Boot = "boot-0" }) },
 			image, []string{"self.incomplete same imgward.50"}},
 		{"another boot, and numbers that mean something else now", func(t *testing.T, m *machine) {

@@ -42,7 +42,10 @@ func Release(ctx context.Context, host *Host, path string) (r Released, err erro
 		there = slices.DeleteFunc(there, func(c storeClaim) bool { return BlockID(c.Target) != t.ID && !e.view.orphan(c) })
 		for _, c := range there {
 			if c.lives(host) {
-				return fmt.Errorf("%s is writing to it", c.who())
+				if c.Namespace != pidNamespace(host) {
+					return fmt.Errorf("%s may be writing to it: from here it cannot be seen that it has ended", c.who(host))
+				}
+				return fmt.Errorf("%s is writing to it", c.who(host))
 			}
 		}
 		for _, c := range there {

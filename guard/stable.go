@@ -130,3 +130,40 @@ func running(host *Host, pid, start string) bool {
 	}
 	return err != nil || now == start
 }
+
+// pidNamespace names the PID namespace in which we number processes
+// (pid_namespaces(7)), "" when it cannot be told.
+func pidNamespace(host *Host) string {
+	name, err := host.FS.Readlink("/proc/self/ns/pid")
+	if err != nil {
+		return ""
+	}
+	return name
+}
+
+// A writer is a process that once said that it writes.
+type writer struct{ pid, start, boot, namespace string }
+
+// lives reports whether it still runs. When that cannot be told, it does: a process
+// of another PID namespace has ended for sure when there is nobody in that any more,
+// and only the host's own namespace sees whether there is.
+func (w writer) lives(host *Host) bool {
+	if boot := bootID(host); w.boot != boot && w.boot != unknownBoot && boot != unknownBoot {
+		return false
+	}
+	ours := pidNamespace(host)
+	if w.namespace != "" && w.namespace == ours {
+		return running(host, w.pid, w.start)
+	}
+	pids, err := processes(host)
+	if w.namespace == "" || ours != initPIDNamespace || err != nil {
+		return true
+	}
+	for _, pid := range pids {
+		name, err := host.FS.Readlink("/proc/" + pid + "/ns/pid")
+		if name == w.namespace || err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return true
+		}
+	}
+	return false
+}

@@ -35,7 +35,7 @@ func (xen) Reads() []string {
 		"/proc/xen/capabilities", "/sys/hypervisor/type",
 		"/sys/bus/xen-backend/devices", "/sys/bus/xen-backend/devices/*/physical_device",
 		"/sys/bus/xen-backend/devices/*/mode", "/sys/bus/xen-backend/devices/*/nodename",
-		"/proc/sys/kernel/random/boot_id", "/proc/*/stat",
+		"/proc/sys/kernel/random/boot_id", "/proc", "/proc/*/stat", "/proc/*/ns/pid",
 		"xenstore",
 	}
 }

@@ -25,13 +25,17 @@ func (c storeClaim) lives(host *Host) bool {
 	if c.broken != nil {
 		return false // who made it was stopped in the middle, for claims are made under a lock
 	}
-	boot := bootID(host)
-	return (c.Boot == boot || c.Boot == unknownBoot || boot == unknownBoot) &&
-		running(host, strconv.Itoa(c.PID), strconv.FormatUint(c.Start, 10))
+	return writer{strconv.Itoa(c.PID), strconv.FormatUint(c.Start, 10), c.Boot, c.Namespace}.lives(host)
 }
 
-// who names the process that made the claim.
-func (c storeClaim) who() string { return "imgward (process " + strconv.Itoa(c.PID) + ")" }
+// who names the process that made the claim, as it is numbered where it runs.
+func (c storeClaim) who(host *Host) string {
+	who := "imgward (process " + strconv.Itoa(c.PID)
+	if ours := pidNamespace(host); c.Namespace == "" || c.Namespace != ours {
+		who += " of another PID namespace"
+	}
+	return who + ")"
+}
 
 // claimsDir is where claims lie on the host of domain self.
 func claimsDir(self string) string {
@@ -100,7 +104,7 @@ func (x *xenLook) judgeClaims(scan *storeScan) {
 		}
 		rel := x.t.Relate(BlockID(c.Target))
 		live := c.lives(x.host)
-		if h := x.t.held; live && h != nil && !h.reading && c.PID == h.pid && BlockID(c.Target) == x.t.ID {
+		if h := x.t.held; live && h != nil && !h.reading && c.PID == h.pid && c.Namespace == pidNamespace(x.host) && BlockID(c.Target) == x.t.ID {
 			continue
 		}
 		if rel == Unrelated && !live && x.t.orphan(c) {
@@ -113,7 +117,7 @@ func (x *xenLook) judgeClaims(scan *storeScan) {
 		}
 		said[writer] = true
 		f := Finding{
-			Relation: rel, Subject: c.who(), Key: "imgward." + strconv.Itoa(c.PID),
+			Relation: rel, Subject: c.who(x.host), Key: "imgward." + strconv.Itoa(c.PID),
 			Source: fmt.Sprintf("%s: imgward/operation = %s, imgward/start = %d", quote(c.path), quote(c.Operation), c.Start),
 		}
 		if live {

@@ -47,6 +47,7 @@ type Claim struct {
 	Device    uint64 // what Xen is to refuse: its number as in st_rdev
 	Target    uint64 // what is written: Device itself, or what shares bytes with it
 	PID       int
+	Namespace string // the PID namespace that this number is of, as a link of /proc/PID/ns names it; "" if it is not known
 	Start     uint64 // when the process started, in clock ticks since boot (proc(5))
 	Boot      string // the host's boot (random(4), boot_id)
 	Operation string // in a word or two
@@ -58,6 +59,7 @@ func (cl Claim) keys() [][2]string {
 	return [][2]string{
 		{"imgward/target", hexNumber(cl.Target)},
 		{"imgward/pid", strconv.Itoa(cl.PID)},
+		{"imgward/pid-namespace", cl.Namespace},
 		{"imgward/start", strconv.FormatUint(cl.Start, 10)},
 		{"imgward/boot-id", cl.Boot},
 		{"imgward/operation", cl.Operation},
@@ -95,7 +97,7 @@ func ParseClaim(id string, keys map[string]string) (Claim, error) {
 	} {
 		errs = append(errs, f.read(f.text))
 	}
-	cl.Boot, cl.Operation = keys["imgward/boot-id"], keys["imgward/operation"]
+	cl.Boot, cl.Operation, cl.Namespace = keys["imgward/boot-id"], keys["imgward/operation"], keys["imgward/pid-namespace"]
 	if cl.Boot == "" {
 		errs = append(errs, errors.New("no boot"))
 	}

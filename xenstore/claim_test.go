@@ -24,11 +24,11 @@ import (
 // written is a claim on an LV, as overwrite makes it, and its node.
 var (
 	written = xenstore.Claim{
-		Device: unix.Mkdev(253, 17), Target: unix.Mkdev(253, 16), PID: 4711, Start: 123456,
+		Device: unix.Mkdev(253, 17), Target: unix.Mkdev(253, 16), PID: 4711, Namespace: "pid:[4026531836]", Start: 123456,
 		Boot: "6f3a1f5e-0000-4000-8000-000000000001", Operation: "overwrite",
 	}
 	writtenKeys = map[string]string{
-		"imgward/target": "fd:10", "imgward/pid": "4711", "imgward/start": "123456", "imgward/boot-id": written.Boot,
+		"imgward/target": "fd:10", "imgward/pid": "4711", "imgward/pid-namespace": "pid:[4026531836]", "imgward/start": "123456", "imgward/boot-id": written.Boot,
 		"imgward/operation": "overwrite", "mode": "w", "physical-device": "fd:11",
 	}
 )
@@ -143,7 +143,7 @@ func TestClaimOrder(t *testing.T) {
 	}
 	const node = "backend/vbd/32760/1"
 	want := []string{
-		"WRITE /local/domain/32760/vm", "WRITE " + node + "/imgward/target", "WRITE " + node + "/imgward/pid", "WRITE " + node + "/imgward/start",
+		"WRITE /local/domain/32760/vm", "WRITE " + node + "/imgward/target", "WRITE " + node + "/imgward/pid", "WRITE " + node + "/imgward/pid-namespace", "WRITE " + node + "/imgward/start",
 		"WRITE " + node + "/imgward/boot-id", "WRITE " + node + "/imgward/operation", "WRITE " + node + "/mode", "WRITE " + node + "/physical-device",
 		"RM " + node, "RM backend/vbd/32760", "RM /local/domain/32760",
 	}
@@ -363,12 +363,12 @@ func TestParseClaim(t *testing.T) {
 
 // FuzzParseClaim says that what is read as a claim is written again as it was.
 func FuzzParseClaim(f *testing.F) {
-	f.Add("1", "fd:10", "4711", "123456", "boot", "overwrite", "w", "fd:11")
-	f.Add("0", "0:0", "1", "0", "\x00", "", "w", "8:0")
-	f.Add("4294967295", "fffff:fffff", "2147483647", "18446744073709551615", "b", "\x1b", "w", "7:ff")
-	f.Fuzz(func(t *testing.T, id, target, pid, start, boot, operation, mode, device string) {
+	f.Add("1", "fd:10", "4711", "pid:[4026531836]", "123456", "boot", "overwrite", "w", "fd:11")
+	f.Add("0", "0:0", "1", "", "0", "\x00", "", "w", "8:0")
+	f.Add("4294967295", "fffff:fffff", "2147483647", "x", "18446744073709551615", "b", "\x1b", "w", "7:ff")
+	f.Fuzz(func(t *testing.T, id, target, pid, namespace, start, boot, operation, mode, device string) {
 		keys := map[string]string{
-			"imgward/target": target, "imgward/pid": pid, "imgward/start": start, "imgward/boot-id": boot,
+			"imgward/target": target, "imgward/pid": pid, "imgward/pid-namespace": namespace, "imgward/start": start, "imgward/boot-id": boot,
 			"imgward/operation": operation, "mode": mode, "physical-device": device,
 		}
 		cl, err := xenstore.ParseClaim(id, keys)
