@@ -7,6 +7,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"imgward/guard/hostfs"
 )
 
 // rescanEvery is how often the host is looked at again while a target is written
@@ -284,9 +286,33 @@ func (r *rescan) openers(ctx context.Context, c procfd) (readers []Finding, wors
 }
 
 // account reports whether we and these readers are all that device-mapper counts.
+// It counts opens, and so do we: a descriptor that a process has from its parent, or
+// was sent, is no further one. What cannot be told counts for nothing, as a mapping
+// does, whose descriptor is closed or somebody else's.
 func (r *rescan) account(ctx context.Context, readers []Finding) bool {
 	n, err := mapperOpeners(ctx, r.host, r.target.ID)
-	return err == nil && n <= 1+len(readers)
+	var opens []string
+	for _, f := range readers {
+		fd := descriptorOf(f)
+		shared := func(other string) bool {
+			answer, err := r.host.FS.Ask(ctx, hostfs.SameOpen, other+" "+fd)
+			return err != nil || answer != "other"
+		}
+		if fd != "" && !slices.ContainsFunc(opens, shared) {
+			opens = append(opens, fd)
+		}
+	}
+	return err == nil && n <= 1+len(opens)
+}
+
+// descriptorOf gives the process or thread and the descriptor that a finding of
+// procfd is about, as [hostfs.SameOpen] names them, or "" for a mapping.
+func descriptorOf(f Finding) string {
+	parts := strings.Split(f.Source, "/") // /proc/PID/fd/N, /proc/PID/task/TID/fd/N
+	if n := len(parts); n >= 5 && parts[n-2] == "fd" {
+		return parts[n-3] + "/" + parts[n-1]
+	}
+	return ""
 }
 
 // pidOf is the process that a finding of procfd is about.

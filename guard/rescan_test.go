@@ -201,12 +201,55 @@ func TestRescanTellsOfReaders(t *testing.T) {
 	b.wantBroken(t, "dm.open same dm-0")
 	m.process("51", "cat")
 	m.open("/proc/51", "3", devID("253:0"), "0100000")
+	m.fs.SetAsk(hostfs.SameOpen, "50/3 51/3", "other", 0)
 	b.wantBroken(t, "")
 	if want := []string{"fd.read same sshd.50", "fd.read same cat.51"}; !slices.Equal(b.notes, want) {
 		t.Errorf("told of %q, want %q", b.notes, want)
 	}
 	m.open("/proc/50", "3", devID("253:0"), "0100002")
 	b.wantBroken(t, "fd.write same sshd.50")
+}
+
+// A descriptor that several processes have of one open is one opener, so that
+// nobody hides behind it.
+func TestRescanCountsOpens(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		answer string
+		errno  syscall.Errno
+		change func(m *machine)
+		want   string
+	}{
+		{"opened twice", "other", 0, func(*machine) {}, ""},
+		{"inherited", "same", 0, func(*machine) {}, "dm.open same dm-0"},
+		{"not to be told", "", syscall.EPERM, func(*machine) {}, "dm.open same dm-0"},
+		{"closed meanwhile", "", syscall.EBADF, func(*machine) {}, "dm.open same dm-0"},
+		{"no such question", "", syscall.ENOSYS, func(*machine) {}, "dm.open same dm-0"},
+		{"not to be told, and one is enough", "", syscall.EPERM, func(m *machine) { m.opened("253:0", 2) }, ""},
+		{"of a thread", "", 0, func(m *machine) {
+			m.fs.SetDir("/proc/51/fd")
+			m.open("/proc/51/task/52", "3", devID("253:0"), "0100000")
+			m.fs.SetAsk(hostfs.SameOpen, "50/3 52/3", "other", 0)
+		}, ""},
+		{"a mapping", "other", 0, func(m *machine) {
+			m.fs.SetDir("/proc/51/fd")
+			m.file("/proc/51/maps", "7f00-7f10 r--s 00000000 00:06 9 /dev/dm-0\n")
+			m.stat("/proc/51/map_files/7f00-7f10", hostfs.Stat{Type: hostfs.BlockDevice, Rdev: devID("253:0").Rdev})
+		}, "dm.open same dm-0"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			m := volumes()
+			b := m.begin(t, "/dev/dm-0", Policy{})
+			m.opened("253:0", 3)
+			m.process("51", "cat")
+			for _, p := range []string{"/proc/50", "/proc/51"} {
+				m.open(p, "3", devID("253:0"), "0100000")
+			}
+			m.fs.SetAsk(hostfs.SameOpen, "50/3 51/3", tt.answer, tt.errno)
+			tt.change(m)
+			b.wantBroken(t, tt.want)
+		})
+	}
 }
 
 // What passes within a few looks breaks nothing; what stays does, and so does at

@@ -99,6 +99,26 @@ func askSize(name string) (string, error) {
 	})
 }
 
+func askSameOpen(name string) (string, error) {
+	var n [4]uintptr // process and descriptor, twice
+	for i, s := range strings.FieldsFunc(name, func(r rune) bool { return r == '/' || r == ' ' }) {
+		v, err := strconv.ParseUint(s, 10, 31)
+		if err != nil || i >= len(n) {
+			return "", syscall.EINVAL
+		}
+		n[i] = uintptr(v)
+	}
+	const file = 0 // KCMP_FILE of linux/kcmp.h
+	order, _, errno := unix.Syscall6(unix.SYS_KCMP, n[0], n[2], file, n[1], n[3], 0)
+	switch {
+	case errno != 0:
+		return "", errno
+	case order == 0:
+		return "same", nil
+	}
+	return "other", nil
+}
+
 func formatSize(n int64) string { return strconv.FormatInt(n, 10) }
 
 // deviceSize is the length in bytes of an open block device.

@@ -67,6 +67,52 @@ func TestLiveLease(t *testing.T) {
 	}
 }
 
+// TestLiveSameOpen tells a descriptor that a process has from its parent from one
+// of its own.
+func TestLiveSameOpen(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(file, []byte("x"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.Open(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	cmd := exec.Command("sh", "-c", "exec 4<\"$0\" && echo && exec sleep 60", file)
+	cmd.ExtraFiles = []*os.File{f} // its descriptor 3
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait() // it was killed
+	}()
+	if _, err := out.Read(make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
+	ours := fmt.Sprintf("%d/%d", os.Getpid(), f.Fd())
+	for descriptor, want := range map[string]any{"3": "same", "4": "other", "99": syscall.EBADF} {
+		name := fmt.Sprintf("%s %d/%s", ours, cmd.Process.Pid, descriptor)
+		got := outcome(hostfs.Live().Ask(t.Context(), hostfs.SameOpen, name))
+		if got == syscall.ENOSYS {
+			testkit.Missing(t, "kcmp(2)")
+		}
+		if got != want {
+			t.Errorf("%s: %v, want %v", name, got, want)
+		}
+	}
+	for _, name := range []string{"x/3 1/3", "1/3 1/3 1", "-1/3 1/3"} {
+		if got := outcome(hostfs.Live().Ask(t.Context(), hostfs.SameOpen, name)); got != syscall.EINVAL {
+			t.Errorf("%q: %v", name, got)
+		}
+	}
+}
+
 func TestLiveIdentity(t *testing.T) {
 	r := hostfs.Live()
 	dir := t.TempDir()
@@ -226,7 +272,7 @@ func TestLiveLeavesNothingOpen(t *testing.T) {
 		t.Fatal(err)
 	}
 	questions := []hostfs.Question{hostfs.LoopStatus, hostfs.DMStatus, hostfs.DMTable, hostfs.Lease,
-		hostfs.Excl, hostfs.ReadOnly, hostfs.Size, hostfs.Identity}
+		hostfs.Excl, hostfs.ReadOnly, hostfs.Size, hostfs.SameOpen, hostfs.Identity}
 	open := func() (paths []string) {
 		fds, err := r.ReadDir("/proc/self/fd")
 		if err != nil {

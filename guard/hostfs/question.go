@@ -46,6 +46,12 @@ const (
 	// Size, NAME a block device: its length in bytes, decimal (BLKGETSIZE64).
 	Size Question = "size"
 
+	// SameOpen, NAME two descriptors, "2311/3 2312/3", each of a process or thread:
+	// "same" if they are of one open file (kcmp(2), KCMP_FILE), as those that a
+	// process has from its parent are, else "other". EBADF, ESRCH: one of them is not
+	// there.
+	SameOpen Question = "same-open"
+
 	// Identity, NAME a regular file: what tells it from every other file that
 	// ever was, "fsuuid=0d8a...-... ino=14847 btime=1700000000.123456789". A
 	// kernel or file system that does not know one leaves its field empty. The
@@ -70,6 +76,8 @@ func (q Question) asker() func(name string) (string, error) {
 		return askReadOnly
 	case Size:
 		return askSize
+	case SameOpen:
+		return askSameOpen
 	case Identity:
 		return askIdentity
 	}
