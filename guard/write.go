@@ -26,9 +26,9 @@ type Guard struct {
 	Command    []string // the operation as it was typed, for the record of an unfinished write
 	NoClaim    bool     // do not have Xen refuse a device while it is written
 
-	// Notice is told what is worth saying while work runs, and breaks nothing.
-	// It may be called from any goroutine, and must not open the target. nil
-	// tells nobody.
+	// Notice is told what is worth saying while work runs, and breaks nothing, one
+	// thing after the other, the last of it before Write returns. It is called from
+	// a goroutine of its own, and must not open the target. nil tells nobody.
 	Notice func(Finding)
 }
 
@@ -251,7 +251,9 @@ func (g *Guard) Write(ctx context.Context, path string, work func(ctx context.Co
 		return err
 	}
 	defer func() { err = errors.Join(err, file.Close()) }()
-	t.held = &held{pid: os.Getpid(), file: file, notice: g.Notice, operation: g.Policy.Operation.String(), readersOnly: slices.ContainsFunc(first.Findings, func(f Finding) bool { return f.Code == LeaseReaders })}
+	notice, told := queued(g.Notice)
+	defer told() // when nobody waits for us any more
+	t.held = &held{pid: os.Getpid(), file: file, notice: notice, operation: g.Policy.Operation.String(), readersOnly: slices.ContainsFunc(first.Findings, func(f Finding) bool { return f.Code == LeaseReaders })}
 
 	hold, found := newHold(ctx, g.Host, t, g.Lockers)
 	defer func() { err = errors.Join(err, hold.Release(context.WithoutCancel(ctx))) }()
@@ -267,7 +269,7 @@ func (g *Guard) Write(ctx context.Context, path string, work func(ctx context.Co
 	if p.mark, err = makeMark(ctx, g.Host, second.view, time.Now(), g.Command); err != nil {
 		return fmt.Errorf("record the beginning of the write: %w", err)
 	}
-	t.held.rescan = newRescan(g.Host, second.view, g.Policy, g.collectors(), second, g.Notice)
+	t.held.rescan = newRescan(g.Host, second.view, g.Policy, g.collectors(), second, notice)
 	hold.watch(g.Host, t, g.Watchers)
 	err = p.finish(ctx, work(hold.Context(), p))
 	var broken *BrokenError

@@ -100,7 +100,7 @@ func (u *ui) progress() func(imageops.Progress) {
 		if p.Phase != phase {
 			phase = p.Phase
 			bar = progressbar.NewOptions64(p.Total,
-				progressbar.OptionSetWriter(u.con.err), progressbar.OptionSetDescription(phase),
+				progressbar.OptionSetWriter(screen(u.con.err)), progressbar.OptionSetDescription(phase),
 				progressbar.OptionShowBytes(true), progressbar.OptionThrottle(100*time.Millisecond),
 				progressbar.OptionClearOnFinish())
 		}

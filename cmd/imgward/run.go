@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"sync"
 	"syscall"
 
 	"github.com/urfave/cli/v2"
@@ -73,7 +74,7 @@ func run(argv []string, con *console) int {
 	}()
 
 	out := &checkedWriter{Writer: con.out}
-	con.out = out
+	con.out, con.err = out, &sharedWriter{w: con.err}
 	u := &ui{con: con}
 	defer u.onRequest()()
 	u.preset(argv)
@@ -106,6 +107,29 @@ func (w *checkedWriter) Write(b []byte) (int, error) {
 		w.err = err
 	}
 	return n, err
+}
+
+// A sharedWriter writes one thing after the other, whoever it comes from.
+type sharedWriter struct {
+	mu sync.Mutex
+	w  io.Writer
+}
+
+func (s *sharedWriter) Write(b []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.w.Write(b)
+}
+
+// screen is the writer itself where it is a file, of which a progress bar asks how
+// wide it is.
+func screen(w io.Writer) io.Writer {
+	if s, ok := w.(*sharedWriter); ok {
+		if f, ok := s.w.(*os.File); ok {
+			return f
+		}
+	}
+	return w
 }
 
 // unsuspended keeps the terminal and the shell from suspending us until stop is
