@@ -336,8 +336,9 @@ func dmTarget(base layer, kind string, args []string) []layer {
 			return []layer{l}
 		}
 	case kind == "striped" && len(args) > 2:
-		n, err := strconv.Atoi(args[0])
-		if err != nil || n < 1 || len(args) < 2+2*n {
+		n, err1 := strconv.Atoi(args[0])
+		_, err2 := strconv.ParseUint(args[1], 10, 64) // the size of a chunk
+		if err1 != nil || err2 != nil || n < 1 || len(args) != 2+2*n {
 			break
 		}
 		var out []layer

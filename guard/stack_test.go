@@ -125,6 +125,7 @@ func TestRelations(t *testing.T) {
 			m.mapper("dm-2", "253:2", "paths", "0 100 multipath 0 0 1 1 service-time 0 2 2 8:16 1 1 8:32 1 1\n", "sdb", "sdc")
 			m.mapper("dm-3", "253:3", "odd", "0 100 linear 8:32 -1\n", "sdc")
 			m.mapper("dm-4", "253:4", "odder", "0 100 striped 9 128 8:32 0\n", "sdc")
+			m.mapper("dm-5", "253:5", "oddest", "0 100 striped 4611686018427387905 8:16 8:32 0\n", "sdc")
 		}, []pair{
 			{"secret", "sdb", Below},
 			{"secret", "small", Beside},
@@ -132,6 +133,8 @@ func TestRelations(t *testing.T) {
 			{"sdb", "paths", Above},
 			{"odd", "sdc", Below},
 			{"odder", "sdc", Below},
+			{"oddest", "sdc", Below},
+			{"oddest", "sdb", Below},
 		}},
 		{"md", func(m *machine) {
 			m.disk("sdb", "8:16", "sdb1 8:17 2048 1000")
