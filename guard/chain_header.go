@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"slices"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"syscall"
 
@@ -84,24 +83,20 @@ func (c *chainLook) readHeaders() {
 		}
 	}
 	var next atomic.Int64
-	var wg sync.WaitGroup
 	step := min(inOneGo, len(unread)/readers+1)
-	for range min(readers, len(unread)) {
-		wg.Go(func() {
-			for {
-				end := int(next.Add(int64(step)))
-				if end-step >= len(unread) || c.ctx.Err() != nil {
-					return
-				}
-				now := c.inHand()
-				for _, img := range unread[end-step : min(end, len(unread))] {
-					img.read, img.refs, img.err = true, nil, nil
-					img.err = c.readHeader(img, now)
-				}
+	crew(min(readers, len(unread)), func() {
+		for {
+			end := int(next.Add(int64(step)))
+			if end-step >= len(unread) || c.ctx.Err() != nil {
+				return
 			}
-		})
-	}
-	wg.Wait()
+			now := c.inHand()
+			for _, img := range unread[end-step : min(end, len(unread))] {
+				img.read, img.refs, img.err = true, nil, nil
+				img.err = c.readHeader(img, now)
+			}
+		}
+	})
 }
 
 // tell says how many headers were read, and which could not be. That the time was

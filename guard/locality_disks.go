@@ -3,7 +3,6 @@ package guard
 import (
 	"errors"
 	"io/fs"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -25,39 +24,52 @@ const (
 // that fits any element counts: what is shared comes before the buses that carry
 // it, and a bus before the SCSI host that every disk behind it has.
 var buses = []struct {
-	element *regexp.Regexp
-	where   reach
-	what    string
+	elements string // forms between spaces: # is a number, and * anything, at the end
+	where    reach
+	what     string
 }{
-	{regexp.MustCompile(`^session[0-9]+$`), sharedReach, "an iSCSI disk"},                   // scsi_transport_iscsi
-	{regexp.MustCompile(`^rport-`), sharedReach, "a disk of a storage network"},             // scsi_transport_fc, scsi_transport_srp
-	{regexp.MustCompile(`^(rbd|rbd[0-9]+)$`), sharedReach, "a Ceph block device"},           // drivers/block/rbd.c
-	{regexp.MustCompile(`^nbd[0-9]+$`), sharedReach, "a network block device"},              // nbd.c
-	{regexp.MustCompile(`^drbd[0-9]+$`), sharedReach, "a DRBD device"},                      // drbd
-	{regexp.MustCompile(`^etherd!`), sharedReach, "an AoE disk"},                            // aoe
-	{regexp.MustCompile(`^expander-`), unknownReach, "a disk behind a SAS expander"},        // scsi_transport_sas
-	{regexp.MustCompile(`^vbd-[0-9]+$`), unknownReach, "a disk that another domain serves"}, // xen-blkfront
-	{regexp.MustCompile(`^zd[0-9]+$`), unknownReach, "a volume of a ZFS pool"},              // zvol
-	{regexp.MustCompile(`^(ata|usb|virtio)[0-9]+$`), onlyHere, ""},                          // libata, usb, virtio
-	{regexp.MustCompile(`^(mmc_host|floppy\.[0-9]+|ndbus[0-9]+)$`), onlyHere, ""},           // mmc, floppy, nvdimm
-	{regexp.MustCompile(`^end_device-`), onlyHere, ""},                                      // scsi_transport_sas, directly attached
-	{regexp.MustCompile(`^(zram|ram|nullb|loop)[0-9]+$`), onlyHere, ""},                     // zram, brd, null_blk, a loop device on nothing
-	{regexp.MustCompile(`^(nvme[0-9]+|nvme-subsys[0-9]+)$`), nvmeReach, ""},                 // nvme
-	{regexp.MustCompile(`^host[0-9]+$`), scsiReach, ""},                                     // scsi_mid_low_api
+	{"session#", sharedReach, "an iSCSI disk"},                   // scsi_transport_iscsi
+	{"rport-*", sharedReach, "a disk of a storage network"},      // scsi_transport_fc, scsi_transport_srp
+	{"rbd rbd#", sharedReach, "a Ceph block device"},             // drivers/block/rbd.c
+	{"nbd#", sharedReach, "a network block device"},              // nbd.c
+	{"drbd#", sharedReach, "a DRBD device"},                      // drbd
+	{"etherd!*", sharedReach, "an AoE disk"},                     // aoe
+	{"expander-*", unknownReach, "a disk behind a SAS expander"}, // scsi_transport_sas
+	{"vbd-#", unknownReach, "a disk that another domain serves"}, // xen-blkfront
+	{"zd#", unknownReach, "a volume of a ZFS pool"},              // zvol
+	{"ata# usb# virtio#", onlyHere, ""},                          // libata, usb, virtio
+	{"mmc_host floppy.# ndbus#", onlyHere, ""},                   // mmc, floppy, nvdimm
+	{"end_device-*", onlyHere, ""},                               // scsi_transport_sas, directly attached
+	{"zram# ram# nullb# loop#", onlyHere, ""},                    // zram, brd, null_blk, a loop device on nothing
+	{"nvme# nvme-subsys#", nvmeReach, ""},                        // nvme
+	{"host#", scsiReach, ""},                                     // scsi_mid_low_api
 }
 
 // reachOf judges a disk by the text of its link in /sys/block.
 func reachOf(link string) (reach, string) {
 	elements := strings.Split(link, "/")
 	for _, b := range buses {
-		if slices.ContainsFunc(elements, b.element.MatchString) {
-			return b.where, b.what
+		for form := range strings.FieldsSeq(b.elements) {
+			if slices.ContainsFunc(elements, func(e string) bool { return hasForm(e, form) }) {
+				return b.where, b.what
+			}
 		}
 	}
 	return unknownReach, "a disk of an unknown kind"
 }
 
-var nvmeController = regexp.MustCompile(`^nvme[0-9]+$`)
+// hasForm tells whether an element of a path has a form, as buses has them.
+func hasForm(element, form string) bool {
+	if begin, ok := strings.CutSuffix(form, "*"); ok {
+		return strings.HasPrefix(element, begin)
+	}
+	begin, ok := strings.CutSuffix(form, "#")
+	rest, begins := strings.CutPrefix(element, begin)
+	if !ok || !begins || rest == "" {
+		return element == form
+	}
+	return strings.Trim(rest, "0123456789") == ""
+}
 
 // nvmeTransport judges an NVMe disk by the transport of its controller, or of
 // all controllers of its subsystem where the kernel joins the ways to one disk
@@ -78,7 +90,7 @@ func nvmeTransport(root *hostfs.Root, name string) (reach, string, error) {
 	}
 	where, what := unknownReach, "an NVMe disk without a controller"
 	for _, e := range entries {
-		if !nvmeController.MatchString(e) {
+		if !hasForm(e, "nvme#") {
 			continue
 		}
 		t, err := attribute(root, dir+"/"+e+"/transport")
@@ -112,14 +124,14 @@ var ownDrivers = []string{"3w-9xxx", "3w-sas", "aacraid", "arcmsr", "megaraid_sa
 var arrayDrivers = []string{"hpsa", "smartpqi"}
 
 var (
-	scsiHost    = regexp.MustCompile(`(?:^|/)(host[0-9]+)/`)
-	ownChannels = regexp.MustCompile(`/[0-9]+:1:[0-9]+:[0-9]+/block/`)
+	scsiHost    = pattern(`(?:^|/)(host[0-9]+)/`)
+	ownChannels = pattern(`/[0-9]+:1:[0-9]+:[0-9]+/block/`)
 )
 
 // scsiDriver judges a disk that hangs on nothing but its SCSI host by the driver
 // of that.
 func scsiDriver(root *hostfs.Root, link string) (reach, string, error) {
-	m := scsiHost.FindStringSubmatch(link)
+	m := scsiHost().FindStringSubmatch(link)
 	if m == nil {
 		return unknownReach, "a disk of an unknown SCSI host", nil
 	}
@@ -127,7 +139,7 @@ func scsiDriver(root *hostfs.Root, link string) (reach, string, error) {
 	if err != nil {
 		return unknownReach, "", err
 	}
-	if slices.Contains(ownDrivers, driver) || slices.Contains(arrayDrivers, driver) && ownChannels.MatchString(link) {
+	if slices.Contains(ownDrivers, driver) || slices.Contains(arrayDrivers, driver) && ownChannels().MatchString(link) {
 		return onlyHere, "", nil
 	}
 	return unknownReach, "a disk of the driver " + quote(driver), nil

@@ -13,29 +13,36 @@ type viewer interface {
 }
 
 // lookups is a viewer for the paths that one source of a look names, whose
-// collectors ask for the same ones: each is looked up once. It is made when the
-// source was read, so that no path is looked up before what names it was read.
+// collectors ask for the same ones at the same time: each is looked up once. It is
+// made when the source was read, so that no path is looked up before what names it
+// was read.
 type lookups struct {
 	*hostfs.Root
 
 	mu    sync.Mutex
-	stats map[string]hostfs.Entry
+	stats map[string]*lookup
+}
+
+// A lookup is what a path leads to, known once somebody has asked.
+type lookup struct {
+	once sync.Once
+	hostfs.Entry
 }
 
 func newLookups(root *hostfs.Root) *lookups {
-	return &lookups{Root: root, stats: map[string]hostfs.Entry{}}
+	return &lookups{Root: root, stats: map[string]*lookup{}}
 }
 
-// Stat is [hostfs.Root.Stat], as it was answered first.
+// Stat is [hostfs.Root.Stat], as it was answered first. Who asks meanwhile waits for
+// that.
 func (l *lookups) Stat(path string) (hostfs.Stat, error) {
 	l.mu.Lock()
-	e, ok := l.stats[path]
-	l.mu.Unlock()
-	if !ok {
-		e.Stat, e.Err = l.Root.Stat(path)
-		l.mu.Lock()
+	e := l.stats[path]
+	if e == nil {
+		e = new(lookup)
 		l.stats[path] = e
-		l.mu.Unlock()
 	}
+	l.mu.Unlock()
+	e.once.Do(func() { e.Stat, e.Err = l.Root.Stat(path) })
 	return e.Stat, e.Err
 }

@@ -2,7 +2,6 @@ package guard
 
 import (
 	"fmt"
-	"regexp"
 	"strings"
 )
 
@@ -33,9 +32,9 @@ func splitMapperName(alias string) (group, name string) {
 	return parts[0].String(), parts[1].String()
 }
 
-var uuidForm = regexp.MustCompile(`^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$`)
+var uuidForm = pattern(`^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$`)
 
-func isUUID(s string) bool { return uuidForm.MatchString(s) }
+func isUUID(s string) bool { return uuidForm().MatchString(s) }
 
 // afterPrefix gives the uuid that follows one of the prefixes.
 func afterPrefix(s string, prefixes ...string) string {
@@ -57,7 +56,7 @@ func volumeOf(group, name string) (volume, bool) {
 	}
 	if group == "qubes_dom0" && strings.HasPrefix(name, "vm-") {
 		v := volume{code: ManagedQubes}
-		if f := qubesForm.FindStringSubmatch(name); f != nil {
+		if f := qubesForm().FindStringSubmatch(name); f != nil {
 			v.group, v.name = f[1], f[2]
 		}
 		return v, true
@@ -68,17 +67,17 @@ func volumeOf(group, name string) (volume, bool) {
 // qubesForm is what Qubes calls the volumes of a qube: the volume itself, the
 // snapshot that a running qube works on, and what is kept of earlier ones
 // (qubes-core-admin, qubes/storage/lvm.py).
-var qubesForm = regexp.MustCompile(`^vm-(.+)-(private|root|volatile)(?:-(?:snap|tick|import|[0-9]+(?:-back)?))?$`)
+var qubesForm = pattern(`^vm-(.+)-(private|root|volatile)(?:-(?:snap|tick|import|[0-9]+(?:-back)?))?$`)
 
 // proxmoxForm is what Proxmox VE calls volumes and image files: of a machine or
 // a template, and their snapshots (pvesm(1), PVE::Storage::Plugin).
-var proxmoxForm = regexp.MustCompile(`^(?:snap_)?(?:vm|base)-([1-9][0-9]{2,8})-(disk-[0-9]+|cloudinit|state-.+)$`)
+var proxmoxForm = pattern(`^(?:snap_)?(?:vm|base)-([1-9][0-9]{2,8})-(disk-[0-9]+|cloudinit|state-.+)$`)
 
 func proxmoxVolume(name string) (volume, bool) {
 	for _, suffix := range []string{".raw", ".qcow2", ".vmdk"} {
 		name = strings.TrimSuffix(name, suffix)
 	}
-	if f := proxmoxForm.FindStringSubmatch(name); f != nil {
+	if f := proxmoxForm().FindStringSubmatch(name); f != nil {
 		return volume{ManagedProxmox, f[1], f[2]}, true
 	}
 	return volume{}, false

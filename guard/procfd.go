@@ -5,10 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"iter"
 	"os"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 )
 
 // procfd looks at the open descriptors and the mappings of every process
@@ -56,24 +59,28 @@ func (c procfd) Collect(ctx context.Context, host *Host, t *Target, s *Sheet) {
 	if c.only != nil {
 		pids = slices.DeleteFunc(pids, func(pid string) bool { return !slices.Contains(c.only, pid) })
 	}
-	mapped := map[mapping]bool{}
-	var readers []reader
-	for _, pid := range pids {
-		if ctx.Err() != nil {
-			s.Blind("/proc/"+pid, ctx.Err())
-			return
+	parts := s.split((len(pids) + inOneHand - 1) / inOneHand)
+	readers := make([][]reader, len(parts))
+	var next atomic.Int64
+	crew(min(runtime.GOMAXPROCS(0), len(parts)), func() {
+		mapped := map[mapping]bool{}
+		for i := int(next.Add(1)) - 1; i < len(parts); i = int(next.Add(1)) - 1 {
+			for _, pid := range pids[i*inOneHand : min((i+1)*inOneHand, len(pids))] {
+				if ctx.Err() != nil {
+					parts[i].Blind("/proc/"+pid, ctx.Err())
+					return
+				}
+				p := procLook{host: host, t: t, s: parts[i], pid: pid, mapped: mapped, readers: &readers[i]}
+				p.look()
+			}
 		}
-		p := procLook{host: host, t: t, s: s, pid: pid, mapped: mapped, readers: &readers}
-		p.fds("/proc/" + pid)
-		p.maps()
-		if d := p.denied; d.err != nil {
-			subject, key := processName(host, pid)
-			s.blindTo("the open files of "+subject, key, d.where, d.err)
-		}
-	}
-	stillThere(ctx, host, s, readers)
+	})
+	stillThere(ctx, host, s.split(1)[0], slices.Concat(readers...))
 	s.Looked(len(pids), "process")
 }
+
+// inOneHand is how many processes one who looks takes at a time.
+const inOneHand = 8
 
 // A reader is a descriptor that was open for reading when it was looked at.
 type reader struct {
@@ -119,6 +126,16 @@ type procLook struct {
 	mapped map[mapping]bool // what is known not to lead to a device
 
 	readers *[]reader
+}
+
+// look looks at one process.
+func (p *procLook) look() {
+	p.fds("/proc/" + p.pid)
+	p.maps()
+	if d := p.denied; d.err != nil {
+		subject, key := processName(p.host, p.pid)
+		p.s.blindTo("the open files of "+subject, key, d.where, d.err)
+	}
 }
 
 func (p *procLook) deny(where string, err error) {
@@ -217,11 +234,11 @@ func (p *procLook) maps() {
 		p.deny(dir+"/maps", err)
 		return
 	}
-	lines, err := parseMaps(string(table))
-	if err != nil {
-		p.deny(dir+"/maps", err)
-	}
-	for _, m := range lines {
+	for m, err := range parseMaps(string(table)) {
+		if err != nil {
+			p.deny(dir+"/maps", err)
+			return
+		}
 		if p.t.ID.Kind == KindFile && m.ino != strconv.FormatUint(p.t.ID.Ino, 10) {
 			continue
 		}
@@ -284,26 +301,29 @@ type mapLine struct {
 }
 
 // parseMaps reads a list of mappings (proc(5), /proc/PID/maps) and gives those
-// of files:
+// of files, up to a line that is malformed:
 //
 //	00400000-00452000 r-xp 00000000 08:02 173521      /usr/bin/dbus-daemon
-func parseMaps(table string) ([]mapLine, error) {
-	var out []mapLine
-	for line := range strings.Lines(table) {
-		var f [5]string
-		rest, whole := strings.CutSuffix(line, "\n")
-		for i := range f {
-			f[i], rest, _ = strings.Cut(strings.TrimLeft(rest, " "), " ")
+func parseMaps(table string) iter.Seq2[mapLine, error] {
+	return func(yield func(mapLine, error) bool) {
+		for line := range strings.Lines(table) {
+			var f [5]string
+			rest, whole := strings.CutSuffix(line, "\n")
+			for i := range f {
+				f[i], rest, _ = strings.Cut(strings.TrimLeft(rest, " "), " ")
+			}
+			if !whole || f[4] == "" || len(f[1]) != 4 || !strings.Contains(f[0], "-") {
+				yield(mapLine{}, fmt.Errorf("malformed or cut off line %q", line))
+				return
+			}
+			if f[4] == "0" {
+				continue // no file
+			}
+			if !yield(mapLine{mapping{dev: f[3], ino: f[4], writable: f[1][1] == 'w' && f[1][3] == 's'}, f[0]}, nil) {
+				return
+			}
 		}
-		if !whole || f[4] == "" || len(f[1]) != 4 || !strings.Contains(f[0], "-") {
-			return out, fmt.Errorf("malformed or cut off line %q", line)
-		}
-		if f[4] == "0" {
-			continue // no file
-		}
-		out = append(out, mapLine{mapping{dev: f[3], ino: f[4], writable: f[1][1] == 'w' && f[1][3] == 's'}, f[0]})
 	}
-	return out, nil
 }
 
 // mapSpan is start-end as map_files names it: without the leading zeros that maps

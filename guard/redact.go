@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"net/netip"
 	"path"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -34,11 +33,11 @@ type redactor struct {
 	lines, secrets int
 }
 
-var commandLine = regexp.MustCompile(`^(file|bytes) /proc/[0-9]+/(task/[0-9]+/)?cmdline$`)
+var commandLine = pattern(`^(file|bytes) /proc/[0-9]+/(task/[0-9]+/)?cmdline$`)
 
 func (r *redactor) edit(id, text string) string {
 	switch {
-	case commandLine.MatchString(id):
+	case commandLine().MatchString(id):
 		text = r.command(text)
 	case strings.HasPrefix(id, "member xenstore"):
 		return r.store(text)
@@ -89,35 +88,35 @@ func redactWord(word string, xl bool) string {
 	return strings.Join(parts, ",")
 }
 
-var number = regexp.MustCompile(`^[0-9]+$`)
+var number = pattern(`^[0-9]+$`)
 
 // plainWord tells a name of a file, an option without a value, and a number.
 func plainWord(w string) bool {
-	return strings.HasPrefix(w, "/") && !strings.ContainsAny(w, "=,") || number.MatchString(w) ||
+	return strings.HasPrefix(w, "/") && !strings.ContainsAny(w, "=,") || number().MatchString(w) ||
 		strings.HasPrefix(w, "-") && !strings.Contains(w, "=")
 }
 
 var (
-	secretKey   = regexp.MustCompile(`(?i)passw|passphrase|secret|key_?file`)
-	secretValue = regexp.MustCompile(`(?i)(["']?[\w.-]*(?:passw(?:or)?d?|passphrase|secret|key_?file)[\w.-]*["']?[ \t]*[:=][ \t]*)("(?:[^"\\\n]|\\.)*"|'[^'\n]*'|[^\s,;"'\])}>]+)`)
-	secretXML   = regexp.MustCompile(`(?i)(<(?:password|passwd|secret)\b[^>]*>)([^<]+)(</)`)
+	secretKey   = pattern(`(?i)passw|passphrase|secret|key_?file`)
+	secretValue = pattern(`(?i)(["']?[\w.-]*(?:passw(?:or)?d?|passphrase|secret|key_?file)[\w.-]*["']?[ \t]*[:=][ \t]*)("(?:[^"\\\n]|\\.)*"|'[^'\n]*'|[^\s,;"'\])}>]+)`)
+	secretXML   = pattern(`(?i)(<(?:password|passwd|secret)\b[^>]*>)([^<]+)(</)`)
 )
 
 // hide replaces what stands behind a key that promises a secret, in the syntax of
 // xl.cfg(5), of JSON or of XML, by something of the same syntax.
 func (r *redactor) hide(text string) string {
-	if !secretKey.MatchString(text) {
+	if !secretKey().MatchString(text) {
 		return text
 	}
-	text = secretValue.ReplaceAllStringFunc(text, func(s string) string {
-		m := secretValue.FindStringSubmatch(s)
+	text = secretValue().ReplaceAllStringFunc(text, func(s string) string {
+		m := secretValue().FindStringSubmatch(s)
 		value := m[2]
 		switch quoted := value[0] == '"' || value[0] == '\''; {
 		case value == "null" || value == "true" || value == "false" || len(value) == 2 && quoted:
 			return s
 		case quoted:
 			value = value[:1] + redacted + value[:1]
-		case number.MatchString(value):
+		case number().MatchString(value):
 			value = "0"
 		default:
 			value = redacted
@@ -125,8 +124,8 @@ func (r *redactor) hide(text string) string {
 		r.secrets++
 		return m[1] + value
 	})
-	return secretXML.ReplaceAllStringFunc(text, func(s string) string {
-		m := secretXML.FindStringSubmatch(s)
+	return secretXML().ReplaceAllStringFunc(text, func(s string) string {
+		m := secretXML().FindStringSubmatch(s)
 		r.secrets++
 		return m[1] + redacted + m[3]
 	})
@@ -140,7 +139,7 @@ func (r *redactor) store(text string) string {
 	}
 	var b strings.Builder
 	for _, n := range nodes {
-		if n.Value != "" && secretKey.MatchString(path.Base(n.Path)) {
+		if n.Value != "" && secretKey().MatchString(path.Base(n.Path)) {
 			n.Value = redacted
 			r.secrets++
 		} else {
@@ -152,8 +151,8 @@ func (r *redactor) store(text string) string {
 }
 
 var (
-	address = regexp.MustCompile(`(?:[0-9A-Fa-f]{2}:){5}[0-9A-Fa-f]{2}|(?:[0-9]{1,3}\.){3}[0-9]{1,3}|[0-9A-Fa-f]{0,4}(?::[0-9A-Fa-f]{0,4}){2,7}`)
-	card    = regexp.MustCompile(`^[0-9A-Fa-f]{2}(:[0-9A-Fa-f]{2}){5}$`)
+	address = pattern(`(?:[0-9A-Fa-f]{2}:){5}[0-9A-Fa-f]{2}|(?:[0-9]{1,3}\.){3}[0-9]{1,3}|[0-9A-Fa-f]{0,4}(?::[0-9A-Fa-f]{0,4}){2,7}`)
+	card    = pattern(`^[0-9A-Fa-f]{2}(:[0-9A-Fa-f]{2}){5}$`)
 )
 
 // net replaces addresses of networks and of their cards, where they are not part
@@ -161,7 +160,7 @@ var (
 func (r *redactor) net(text string) string {
 	var b strings.Builder
 	last := 0
-	for _, m := range address.FindAllStringIndex(text, -1) {
+	for _, m := range address().FindAllStringIndex(text, -1) {
 		word, rest := text[m[0]:m[1]], text[m[1]:]
 		if partOf(text[:m[0]], word, rest) {
 			continue
@@ -182,7 +181,7 @@ func partOf(before, word, after string) bool {
 			after != "" && (wordByte(after[0]) || after[0] == ':')
 	}
 	return before != "" && (wordByte(before[len(before)-1]) || before[len(before)-1] == '.') ||
-		after != "" && wordByte(after[0]) || len(after) > 1 && after[0] == '.' && number.MatchString(after[1:2])
+		after != "" && wordByte(after[0]) || len(after) > 1 && after[0] == '.' && number().MatchString(after[1:2])
 }
 
 func wordByte(c byte) bool {
@@ -202,7 +201,7 @@ func (r *redactor) address(word string) (string, bool) {
 		return known, true
 	}
 	instead := ""
-	if card.MatchString(word) {
+	if card().MatchString(word) {
 		r.cards++
 		instead = fmt.Sprintf("00:16:3e:00:%02x:%02x", r.cards>>8&0xff, r.cards&0xff)
 	} else {

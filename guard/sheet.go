@@ -56,6 +56,22 @@ type Sheet struct {
 	sealed bool
 	found  []Finding
 	looked []string
+	parts  []*Sheet // whose evidence follows what was found, in this order
+}
+
+// split gives n sheets for those who look at parts of the collector's place at the
+// same time: what they find is told in the order of the parts.
+func (s *Sheet) split(n int) []*Sheet {
+	parts := make([]*Sheet, n)
+	for i := range parts {
+		parts[i] = &Sheet{collector: s.collector}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.sealed {
+		s.parts = append(s.parts, parts...)
+	}
+	return parts
 }
 
 // Found takes down evidence.
@@ -118,12 +134,18 @@ func blind(collector, where string, err error) Finding {
 	}
 }
 
-var procEntry = regexp.MustCompile(`^/proc/[0-9]+(/|$)`)
+// pattern gives a regular expression that is compiled when it is first wanted: a
+// check wants few of them, and starts sooner without the others.
+func pattern(text string) func() *regexp.Regexp {
+	return sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(text) })
+}
+
+var procEntry = pattern(`^/proc/[0-9]+(/|$)`)
 
 // vanished tells a process that ended between the listing of /proc and the look
 // at it, which hides nothing, from a place that could not be looked at.
 func vanished(where string, err error) bool {
-	return procEntry.MatchString(where) && (errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ESRCH))
+	return (errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ESRCH)) && procEntry().MatchString(where)
 }
 
 // shellSafe makes a subject usable as an unquoted shell word.
@@ -149,10 +171,17 @@ func shellWord(s string) string {
 	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
 }
 
+// seal ends the taking down and gives what was taken. Sealed again, it gives the
+// same.
 func (s *Sheet) seal() ([]Finding, []string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.sealed = true
+	for _, p := range s.parts {
+		found, looked := p.seal()
+		s.found, s.looked = append(s.found, found...), append(s.looked, looked...)
+	}
+	s.parts = nil
 	return s.found, s.looked
 }
 
@@ -160,7 +189,8 @@ func (s *Sheet) seal() ([]Finding, []string) {
 func (s *Sheet) final() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return slices.ContainsFunc(s.found, func(f Finding) bool { return ruleOf(f.Code).Write == Never })
+	return slices.ContainsFunc(s.parts, (*Sheet).final) ||
+		slices.ContainsFunc(s.found, func(f Finding) bool { return ruleOf(f.Code).Write == Never })
 }
 
 // deadline is what one collector may take. A host with a thousand domains needs
@@ -243,6 +273,29 @@ func (s *Sheet) run(ctx context.Context, c Collector, host *Host, t *Target) {
 	}
 }
 
+// crew runs work in n goroutines and waits for them all. Where one panics, the caller
+// does.
+func crew(n int, work func()) {
+	var wg sync.WaitGroup
+	panics := make(chan any, n)
+	for range n {
+		wg.Go(func() {
+			defer func() {
+				if p := recover(); p != nil {
+					panics <- p
+				}
+			}()
+			work()
+		})
+	}
+	wg.Wait()
+	select {
+	case p := <-panics:
+		panic(p)
+	default:
+	}
+}
+
 // manyBlind is from how many processes on that a collector could not look at
 // they are reported in one line.
 const manyBlind = 8
@@ -282,7 +335,7 @@ func withoutRecords(fs []Finding) []Finding {
 }
 
 func (f Finding) blindToProcess() bool {
-	return strings.HasPrefix(string(f.Code), "blind.") && procEntry.MatchString(f.Source)
+	return strings.HasPrefix(string(f.Code), "blind.") && procEntry().MatchString(f.Source)
 }
 
 // vouch marks the blindness that stronger evidence makes up for: a lease that

@@ -56,6 +56,39 @@ func TestPanic(t *testing.T) {
 	}
 }
 
+// What several find who look at parts of one place is told in the order of the parts,
+// and a panic of one of them is the collector's, which keeps what all found.
+func TestParts(t *testing.T) {
+	m := newMachine()
+	e := m.examine(t, image, nil, stub{"procfd", func(_ context.Context, _ *Target, s *Sheet) {
+		parts := s.split(3)
+		s.Found(Finding{Code: FDRead, Key: "own"})
+		var next atomic.Int64
+		crew(len(parts), func() {
+			i := int(next.Add(1)) - 1
+			parts[len(parts)-1-i].Found(Finding{Code: FDRead, Key: fmt.Sprint("part-", len(parts)-1-i)})
+			if i == 1 {
+				panic("internal error: test")
+			}
+		})
+		t.Error("the panic was swallowed")
+	}})
+	wantFound(t, e.Findings, "fd.read unrelated own", "blind.procfd unrelated procfd", "fd.read unrelated part-0", "fd.read unrelated part-1", "fd.read unrelated part-2")
+
+	var s Sheet
+	part := s.split(1)[0]
+	part.Found(Finding{Code: MountRW})
+	if !s.final() {
+		t.Error("what nothing overrides is not seen in a part")
+	}
+	s.seal()
+	part.Found(Finding{Code: FDWrite})
+	s.split(1)[0].Found(Finding{Code: FDWrite})
+	if fs, _ := s.seal(); len(fs) != 1 {
+		t.Errorf("a sealed sheet takes down %d findings", len(fs))
+	}
+}
+
 // A collector that is late is blind, what it found in time counts, what it finds
 // later does not, and nobody waits for it.
 func TestLateCollector(t *testing.T) {

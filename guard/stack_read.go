@@ -11,7 +11,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"syscall"
 
@@ -45,21 +44,17 @@ func readStack(ctx context.Context, root *hostfs.Root, blind func(where string, 
 	}
 	answers := make([]answer, len(names))
 	var next atomic.Int64
-	var wg sync.WaitGroup
-	for range min(runtime.GOMAXPROCS(0), len(names)) {
-		wg.Go(func() {
-			for i := int(next.Add(1)) - 1; i < len(names); i = int(next.Add(1)) - 1 {
-				r := stackReader{ctx: ctx, root: root, dir: "/sys/block/" + names[i]}
-				devs, err := r.read(names[i])
-				// A device that went away while we looked is not there.
-				if err != nil && r.gone() {
-					err = nil
-				}
-				answers[i] = answer{devs, err}
+	crew(min(runtime.GOMAXPROCS(0), len(names)), func() {
+		for i := int(next.Add(1)) - 1; i < len(names); i = int(next.Add(1)) - 1 {
+			r := stackReader{ctx: ctx, root: root, dir: "/sys/block/" + names[i]}
+			devs, err := r.read(names[i])
+			// A device that went away while we looked is not there.
+			if err != nil && r.gone() {
+				err = nil
 			}
-		})
-	}
-	wg.Wait()
+			answers[i] = answer{devs, err}
+		}
+	})
 	for i, a := range answers {
 		if a.err != nil {
 			blind("/sys/block/"+names[i], a.err)

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"io/fs"
 	"math"
-	"regexp"
 	"slices"
 	"strings"
 	"syscall"
@@ -21,7 +20,7 @@ import (
 
 // oneOfAKind tells identifiers that are made to be the only one of their kind,
 // and have more than zeros in them.
-var oneOfAKind = regexp.MustCompile(`^(naa|eui|uuid|nvme|t10)\..*[1-9A-Za-z]`)
+var oneOfAKind = pattern(`^(naa|eui|uuid|nvme|t10)\..*[1-9A-Za-z]`)
 
 // readWWID reads the wwid of a disk whose directory in sysfs lists entries; it is
 // empty where the disk has none.
@@ -38,7 +37,7 @@ func readWWID(root *hostfs.Root, dir string, entries []string) (string, error) {
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENXIO) || errors.Is(err, syscall.EINVAL) {
 		return "", nil
 	}
-	if id = strings.TrimSpace(id); err != nil || !oneOfAKind.MatchString(id) {
+	if id = strings.TrimSpace(id); err != nil || !oneOfAKind().MatchString(id) {
 		return "", err
 	}
 	return id, nil

@@ -102,16 +102,12 @@ func liveContent(name string) (*Content, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Content{name: name, file: os.NewFile(uintptr(fd), name)}
-	if c.Stat, err = statAt(fd, ""); err == nil {
-		c.size = c.Stat.Size
-		if c.Stat.Type == BlockDevice {
-			c.size, err = deviceSize(fd)
+	c := &Content{Stat: st, name: name, size: st.Size, file: os.NewFile(uintptr(fd), name)}
+	if st.Type == BlockDevice {
+		if c.size, err = deviceSize(fd); err != nil {
+			c.file.Close()
+			return nil, err
 		}
-	}
-	if err != nil {
-		c.file.Close()
-		return nil, err
 	}
 	return c, nil
 }

@@ -46,6 +46,9 @@ func liveReadFile(name string) ([]byte, error) {
 		if err != nil {
 			return nil, err
 		}
+		if n == 0 && cap(b) > len(first) {
+			return b, nil
+		}
 		if n == 0 {
 			return append(make([]byte, 0, len(b)), b...), nil
 		}
