@@ -35,5 +35,8 @@ func parseFanotify(b []byte) ([]fanEvent, error) {
 		}
 		b = b[length:]
 	}
+	if len(b) > 0 {
+		return out, fmt.Errorf("read fanotify: %d bytes of an event", len(b))
+	}
 	return out, nil
 }

@@ -5,6 +5,7 @@ import (
 	"math"
 	"path"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"unicode"
@@ -110,6 +111,37 @@ func FuzzParseLocks(f *testing.F) {
 	})
 }
 
+// The locks on a descriptor are those of its lines "lock:", whatever stands between.
+func FuzzParseFDLocks(f *testing.F) {
+	f.Add("pos:\t0\nflags:\t02100002\nmnt_id:\t26\nlock:\t1: OFDLCK  ADVISORY  READ -1 fe:00:14847 100 101\n")
+	f.Add("lock:\t1: LEASE  ACTIVE    WRITE 2311 fe:00:14847 0 EOF\nlock:\t1: POSIX ADVISORY READ 1 08:01:7 0 EOF\n")
+	f.Add("lock:")
+	f.Fuzz(func(t *testing.T, info string) {
+		locks, err := parseFDLocks(info)
+		n := strings.Count("\n"+info, "\nlock:")
+		if err == nil && len(locks) != n {
+			t.Errorf("%d locks of %d lines", len(locks), n)
+		}
+	})
+}
+
+// No event of the kernel's is lost or made up, and every descriptor is given out
+// once, to be closed.
+func FuzzParseFanotify(f *testing.F) {
+	event := make([]byte, unix.FAN_EVENT_METADATA_LEN)
+	event[0], event[4], event[6] = byte(len(event)), unix.FANOTIFY_METADATA_VERSION, byte(len(event))
+	f.Add(event)
+	f.Add(append(event, event...))
+	f.Add(event[:20])
+	f.Add(append(event, 1))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		events, err := parseFanotify(b)
+		if most := len(b) / unix.FAN_EVENT_METADATA_LEN; len(events) > most || err == nil && len(events) == 0 && len(b) > 0 {
+			t.Errorf("%d events in %d bytes", len(events), len(b))
+		}
+	})
+}
+
 func FuzzParseDMTable(f *testing.F) {
 	for _, table := range []string{
 		"0 1000 linear 8:17 2048\n", "0 2000 striped 2 128 8:16 100 8:32 500\n", "0 5000 thin 253:2 3 253:7\n",
@@ -140,6 +172,51 @@ func FuzzParseDMTable(f *testing.F) {
 					t.Errorf("device %s is not in %+v", w, layers)
 				}
 			}
+		}
+	})
+}
+
+// Whatever sysfs says of a partition and a disk, nothing is read as more or less than
+// it says: what is not understood is blindness, and the device is under its disk.
+func FuzzReadStack(f *testing.F) {
+	f.Add("8:17\n", "2048\n", "1000\n", "naa.5000c5\n")
+	f.Add("8:17", "2048\n", "1000\n", "")
+	f.Add("8:17\n", "-1\n", "9007199254740993\n", "t10.ATA\n")
+	f.Add("8:17\n", "18014398509481983\n", "18014398509481983\n", "\n")
+	f.Fuzz(func(t *testing.T, dev, start, size, wwid string) {
+		m := newMachine()
+		m.disk("sdb", "8:16", "sdb1 8:17 2048 1000")
+		for name, text := range map[string]string{"sdb1/dev": dev, "sdb1/start": start, "sdb1/size": size, "wwid": wwid} {
+			m.file("/sys/block/sdb/"+name, text)
+		}
+		blind := false
+		s := readStack(t.Context(), m.fs, func(string, error) { blind = true })
+		disk := s.devices[devID("8:16")]
+		if disk == nil {
+			if !blind {
+				t.Fatal("the disk is gone, and nobody says so")
+			}
+			return
+		}
+		if blind {
+			return
+		}
+		rdev, err := hostfs.ParseDev(strings.TrimSuffix(dev, "\n"))
+		if err != nil {
+			t.Fatalf("%q is read as a device", dev)
+		}
+		p := s.devices[BlockID(rdev)]
+		if BlockID(rdev) == disk.id || p == nil {
+			return // sysfs says that they are one
+		}
+		first, err1 := strconv.ParseInt(strings.TrimSuffix(start, "\n"), 10, 64)
+		sectors, err2 := strconv.ParseInt(strings.TrimSuffix(size, "\n"), 10, 64)
+		l := p.under[0]
+		if err1 != nil || err2 != nil || l.lower != disk.id || l.off/sector != first || l.size/sector != sectors || l.off < 0 || l.size < 0 {
+			t.Errorf("%q, %q: %+v", start, size, l)
+		}
+		if s.relate(disk.id, s.footprint(disk.id), p.id) == Unrelated && l.size > 0 {
+			t.Error("a partition is unrelated to its disk")
 		}
 	})
 }

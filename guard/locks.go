@@ -266,27 +266,25 @@ func readLocks(host *Host) ([]lock, error) {
 //
 //	1: OFDLCK ADVISORY  READ -1 fe:00:14847 100 101
 //	1: -> POSIX  ADVISORY  WRITE 2311 fe:00:14847 0 EOF
-func parseLocks(table string) ([]lock, error) {
+func parseLocks(table string) ([]lock, error) { return parseLockLines(table, "") }
+
+// parseFDLocks reads the lines of fdinfo that begin with "lock:".
+func parseFDLocks(info string) ([]lock, error) { return parseLockLines(info, "lock:") }
+
+func parseLockLines(table, begin string) ([]lock, error) {
 	var out []lock
 	for line := range strings.Lines(table) {
-		l, ok := parseLock(line)
+		text, ok := strings.CutPrefix(line, begin)
+		if !ok {
+			continue
+		}
+		l, ok := parseLock(text)
 		if !ok {
 			return out, fmt.Errorf("malformed or cut off line %q", line)
 		}
 		out = append(out, l)
 	}
 	return out, nil
-}
-
-// parseFDLocks reads the lines of fdinfo that begin with "lock:".
-func parseFDLocks(info string) ([]lock, error) {
-	var table strings.Builder
-	for line := range strings.Lines(info) {
-		if l, ok := strings.CutPrefix(line, "lock:"); ok {
-			table.WriteString(l)
-		}
-	}
-	return parseLocks(table.String())
 }
 
 func parseLock(line string) (l lock, ok bool) {

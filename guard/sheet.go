@@ -291,7 +291,7 @@ func crew(n int, work func()) {
 	wg.Wait()
 	select {
 	case p := <-panics:
-		panic(p)
+		panic(fmt.Sprint("internal error: ", p))
 	default:
 	}
 }

@@ -352,6 +352,9 @@ func FuzzParse(f *testing.F) {
 				t.Fatalf("part %q makes no progress", body)
 			}
 			parseEvent(body)
+			if err := parseError(body); err == nil || len(err.Error()) > 400 {
+				t.Fatalf("error %v read from %q", err, body)
+			}
 		}
 
 		args := strings.Split(string(b), "\x00")
