@@ -77,11 +77,12 @@ func (p Policy) Check(ctx context.Context, host *Host, path string) (*Target, Ve
 
 // verdict judges what a look at t found.
 func (p Policy) verdict(t *Target, e Evidence) Verdict {
-	v := p.Judge(e.Findings)
-	v.Target, v.Looked = t.String(), e.Looked
-	if v.Operation == Check && !t.Exists() {
-		v.Operation = Create
+	judged := p.Operation.on(t.ID.Kind)
+	if p.Operation.dd() {
+		p.Operation = judged
 	}
+	v := p.Judge(e.Findings)
+	v.Operation, v.Target, v.Looked = judged, t.String(), e.Looked
 	return v
 }
 

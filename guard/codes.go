@@ -240,6 +240,63 @@ var rules = []rule{
 	{"blind.marks", Unsure, Unsure, true, false, `imgward's own records of unfinished writes could not be read, so it is not known whether the target is whole.`},
 }
 
+// A ddRule is what a finding means to dd. Whoever types dd expects what dd does,
+// and its output has no place for notes, so a note is said to nobody.
+type ddRule struct {
+	Code   Code
+	Device Severity // an existing device
+	File   Severity // an existing file
+	New    Severity // a name under which nothing is
+	Why    string   // what explain says
+}
+
+// ddRules is the column of the table for dd: what is not in it means to dd what it
+// means to an overwrite. Everything that says of a domain that it lives, of the
+// host that it has the target mounted or swaps to it, of the block layer and the
+// Xen backends that they stand on it, and all blindness is as it is there; so is
+// one who has a file open for writing, which is how QEMU has the disk of a machine.
+//
+// Of a mark of an earlier write that did not end nothing is said here, because it
+// is a note anyway: to write is the way to repair it. It stays, since dd does not
+// say whether what it wrote was all. Storage that other hosts can use refuses, as
+// far as a file is on a file system that several hosts can have mounted; the disk
+// under one that only one host can have mounted, as this one has, is a note for its
+// files. So is, for a file, a lease that readers keep us from, when it is known who
+// they are and each line about them is a note ([Finding], besideDD).
+var ddRules = []ddRule{
+	{FDRead, Busy, Note, Note, `One who reads a plain file stops no dd: a pager, a backup, "tail -f". A reader of a device does.`},
+	{LeaseReaders, Busy, Busy, Note, `Where another line says that a process reads the file, this stops no dd.`},
+	{ContentMember, Unsure, Note, Note, `It stops no dd to a plain file, since such a mark is on every image of this kind, at rest or not.`},
+	{ConfigNamed, Busy, Busy, Note, `It does not keep dd from making a file that is not there yet, which is how the disk of a new domain is made.`},
+	{SavedNamed, Busy, Busy, Note, `It does not keep dd from making a file that is not there: what the domain remembers was removed before.`},
+	{XenSharedDir, Busy, Busy, Note, `It does not keep dd from making a new file in such a directory.`},
+	{ManagedXAPI, Busy, Busy, Note, `It does not keep dd from making a new file there.`},
+	{ManagedQubes, Busy, Busy, Note, `It does not keep dd from making a new file there.`},
+	{ManagedProxmox, Busy, Busy, Note, `It does not keep dd from making a new file there.`},
+	{ChainParent, Busy, Busy, Note, `It does not keep dd from making a file that is not there: the image has lost what it stood on.`},
+}
+
+// severity is what a finding of this code means for an operation.
+func (r rule) severity(op Operation) Severity {
+	if op == Read {
+		return r.Source
+	}
+	for _, d := range ddRules {
+		if d.Code != r.Code {
+			continue
+		}
+		switch op {
+		case DD:
+			return d.Device
+		case DDFile:
+			return d.File
+		case DDNew:
+			return d.New
+		}
+	}
+	return r.Write
+}
+
 // ruleOf gives the row of a code. An unknown code refuses and cannot be
 // overridden.
 func ruleOf(c Code) rule {
@@ -263,5 +320,10 @@ func Codes() []Code {
 // ExplainCode gives the paragraph on a code; false when there is no such code.
 func ExplainCode(c Code) (string, bool) {
 	r := ruleOf(c)
+	for _, d := range ddRules {
+		if d.Code == c {
+			return r.Text + " " + d.Why, true
+		}
+	}
 	return r.Text, r.Text != ""
 }

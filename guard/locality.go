@@ -83,6 +83,11 @@ func (w *localWalk) doubt(f Finding, trail []storage) {
 	if f.Relation == Unrelated {
 		f.Relation = Below
 	}
+	if w.t.ID.Kind == KindFile && len(trail) > 0 {
+		fstype, last := trail[0].mount.fstype, trail[len(trail)-1]
+		pool := slices.Contains(poolFS, fstype)
+		f.besideDD = (pool || slices.Contains(deviceFS, fstype)) && last.device != nil || pool && f.Code == LocalityUnknown
+	}
 	w.doubts = append(w.doubts, doubt{f, trail})
 }
 
@@ -147,6 +152,9 @@ var deviceFS = []string{
 	"ext2", "ext3", "ext4", "xfs", "f2fs", "jfs", "reiserfs", "nilfs2", "vfat", "msdos", "exfat", "ntfs", "ntfs3", "fuseblk",
 	"udf", "iso9660", "squashfs", "erofs",
 }
+
+// poolFS are file systems of one host as well, which hold several devices together.
+var poolFS = []string{"btrfs", "zfs", "bcachefs"}
 
 // sharedFS tells file systems that are made to be used by several hosts, or, as
 // those of FUSE, may have anything behind them.

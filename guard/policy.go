@@ -15,16 +15,38 @@ const (
 	Create                     // make a new file of the target's name
 	Read                       // read it as the source of a copy
 	Check                      // only ask what Overwrite would be told
+	DD                         // dd's output: write to an existing device, as dd does
+	DDFile                     // the same to an existing file
+	DDNew                      // the same to a name under which nothing is
 )
+
+// dd tells dd's operations.
+func (o Operation) dd() bool { return o == DD || o == DDFile || o == DDNew }
+
+// on gives the operation as it is judged for a target of this kind. One who asks
+// for dd does not know before what is there.
+func (o Operation) on(k Kind) Operation {
+	switch {
+	case o.dd() && k == KindFile:
+		return DDFile
+	case o.dd() && k == KindMissing:
+		return DDNew
+	case o.dd():
+		return DD
+	case o == Check && k == KindMissing:
+		return Create
+	}
+	return o
+}
 
 // String is the operation's name.
 func (o Operation) String() string {
-	return [...]string{"overwrite", "clone", "create", "read", "check"}[o]
+	return [...]string{"overwrite", "clone", "create", "read", "check", "dd", "dd", "dd"}[o]
 }
 
 // verb completes "refusing to".
 func (o Operation) verb() string {
-	return [...]string{"overwrite", "clone onto", "create", "copy from", "overwrite"}[o]
+	return [...]string{"overwrite", "clone onto", "create", "copy from", "overwrite", "write to", "write to", "create"}[o]
 }
 
 // An Override takes away one finding's power to refuse: the one with this code
@@ -113,13 +135,13 @@ func (p Policy) Judge(fs []Finding) Verdict {
 // domain that was named, so that what is on it is that domain's.
 func (p Policy) weigh(f Finding, supported bool) (Finding, bool) {
 	r := ruleOf(f.Code)
-	f.Severity = r.Write
-	if p.Operation == Read {
-		f.Severity = r.Source
-		if f.Severity == Busy {
-			r = ruleOf(SourceUsed)
-			f.Code = r.Code
-		}
+	f.Severity = r.severity(p.Operation)
+	if p.Operation == DDFile && f.besideDD && f.Severity < Never {
+		f.Severity = Note
+	}
+	if p.Operation == Read && f.Severity == Busy {
+		r = ruleOf(SourceUsed)
+		f.Code = r.Code
 	}
 	if f.Vouched != "" && f.Severity == Unsure {
 		f.Severity = Note

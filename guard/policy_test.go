@@ -14,7 +14,7 @@ import (
 	"testing/quick"
 )
 
-var operations = []Operation{Overwrite, Clone, Create, Read, Check}
+var operations = []Operation{Overwrite, Clone, Create, Read, Check, DD, DDFile, DDNew}
 
 // declaredCodes gives every Code that the package's source names.
 func declaredCodes(t *testing.T) []Code {
@@ -88,7 +88,7 @@ func TestTableOfSeverities(t *testing.T) {
 		if len(r.Text) < 20 || !strings.HasSuffix(r.Text, ".") {
 			t.Errorf("%s has no text: %q", r.Code, r.Text)
 		}
-		if text, ok := ExplainCode(r.Code); !ok || text != r.Text {
+		if text, ok := ExplainCode(r.Code); !ok || !strings.HasPrefix(text, r.Text) {
 			t.Errorf("explain %s: %q, %t", r.Code, text, ok)
 		}
 		if r.Override && max(r.Write, r.Source) == Never {
@@ -137,6 +137,7 @@ func randomFinding(r *rand.Rand) Finding {
 	}
 	f.Key = []string{"a", "b", "kernel"}[r.IntN(3)]
 	f.Domain = []string{"", "", "web1", "web2"}[r.IntN(4)]
+	f.besideDD = r.IntN(3) == 0
 	if strings.HasPrefix(string(f.Code), "blind.") && r.IntN(2) == 0 {
 		f.Vouched = "the kernel grants a lease"
 	}

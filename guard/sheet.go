@@ -29,7 +29,8 @@ type Finding struct {
 	Remedy   string   // what to do about it, in the imperative
 	Vouched  string   // for blindness: the stronger evidence that makes up for it
 
-	record bool // only a toolstack's record of a running domain says so
+	record   bool // only a toolstack's record of a running domain says so
+	besideDD bool // dd to a file goes on all the same, for what else is known
 }
 
 // A Collector looks at one place where a use of the target can show. It writes
@@ -240,6 +241,7 @@ func Examine(ctx context.Context, host *Host, t *Target, cs []Collector) Evidenc
 	}
 	e.Findings = gather(withoutRecords(e.Findings))
 	vouch(e.Findings, view.severalWays())
+	explainReaders(e.Findings)
 	return e
 }
 
@@ -350,5 +352,15 @@ func vouch(fs []Finding, severalWays bool) {
 				fs[i].Vouched = w.Subject + " " + w.Detail
 			}
 		}
+	}
+}
+
+// explainReaders marks a lease that readers keep us from as one that dd does without,
+// where a process is known that reads the very file. Readers that no line names may
+// be a machine's.
+func explainReaders(fs []Finding) {
+	known := slices.ContainsFunc(fs, func(f Finding) bool { return f.Code == FDRead && f.Relation == Same })
+	for i := range fs {
+		fs[i].besideDD = fs[i].besideDD || known && fs[i].Code == LeaseReaders
 	}
 }

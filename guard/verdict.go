@@ -150,6 +150,9 @@ func (v Verdict) Hints() []string {
 		words := make([]string, len(os))
 		for i, o := range os {
 			words[i] = "--override " + o.String()
+			if v.Operation.dd() {
+				words[i] = "--override=" + o.String()
+			}
 		}
 		say("if you know better, add: " + strings.Join(words, " "))
 	}
