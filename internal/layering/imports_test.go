@@ -33,6 +33,7 @@ var layers = []struct {
 	{"cmd/...", []string{"guard/...", "imageops/...", "xenstore/..."}},
 
 	// The safety path.
+	{"guard/argv", nil},
 	{"guard/domcfg", nil},
 	{"guard/hostfs", nil},
 	{"guard/...", []string{"guard/...", "imageops/probe", "imageops/journal", "xenstore", "xenstore/dump"}},
