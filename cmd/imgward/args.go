@@ -11,7 +11,8 @@ import (
 // program, command, options, "--", operands. People append the hint of a
 // refusal to the line they typed, so options may stand before, between and after
 // the operands, and before the command too; "--" ends them, and "-" is an
-// operand. It is a pure function of its arguments.
+// operand. What follows the name of the program that "preflight" is asked about
+// is that program's. It is a pure function of its arguments.
 func order(argv []string, app *cli.App) ([]string, error) {
 	if len(argv) == 0 {
 		return []string{app.Name}, nil
@@ -32,6 +33,10 @@ func order(argv []string, app *cli.App) ([]string, error) {
 			break
 		}
 		if !isOption(arg) {
+			if name == "preflight" { // what follows is another command line
+				operands = rest[i:]
+				break
+			}
 			operands = append(operands, arg)
 			continue
 		}

@@ -160,6 +160,7 @@ func exitStatus(err error) int {
 	var (
 		usage      *usageError
 		refused    *guard.RefusedError
+		unseen     *unseenError
 		confirm    *confirmError
 		mismatch   *imageops.MismatchError
 		digest     *imageops.DigestError
@@ -177,7 +178,7 @@ func exitStatus(err error) int {
 		return exitMismatch
 	case errors.As(err, &incomplete), errors.As(err, &broken), errors.As(err, &written):
 		return exitIncomplete
-	case errors.As(err, &refused):
+	case errors.As(err, &refused), errors.As(err, &unseen):
 		return exitRefused
 	case errors.As(err, &confirm):
 		return exitConfirm
@@ -211,6 +212,7 @@ func newApp(u *ui) *cli.App {
 			u.verifyCommand(),
 			u.trustLocalCommand(),
 			u.releaseCommand(),
+			u.preflightCommand(),
 		},
 	}
 	for _, c := range app.Commands {

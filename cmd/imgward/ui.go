@@ -4,7 +4,8 @@ package main
 // error. One fact a line, in lower case, without a full stop; what is foreign is
 // quoted. A refusal says who, where that can be seen, what became of the target,
 // and then, behind "hint:", what to do; words behind "add: " are made to be
-// appended to the command as they are. --json says the same things with stable
+// appended to the command as they are, and those behind "if you know better: " of
+// preflight are a command line. --json says the same things with stable
 // codes, as one object a line on standard output. -q says nothing at all, and
 // the exit status says it; but for a claim in xenstore that stays behind, because
 // Xen refuses a device by it long after that.
