@@ -33,7 +33,7 @@ func order(argv []string, app *cli.App) ([]string, error) {
 			break
 		}
 		if !isOption(arg) {
-			if name == "preflight" { // what follows is another command line
+			if name == "preflight" || name == "complete" { // what follows is another command line
 				operands = rest[i:]
 				break
 			}

@@ -213,8 +213,10 @@ func newApp(u *ui) *cli.App {
 			u.trustLocalCommand(),
 			u.releaseCommand(),
 			u.preflightCommand(),
+			u.shellInitCommand(),
 		},
 	}
+	app.Commands = append(app.Commands, u.completeCommand(app))
 	for _, c := range app.Commands {
 		c.OnUsageError = app.OnUsageError // the library does not hand it down
 	}
