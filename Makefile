@@ -25,8 +25,9 @@ help: ## list the targets
 build: ## one static binary, bin/imgward
 	$(BUILD) -o bin/imgward ./cmd/imgward
 
-install: build ## the binary into $(PREFIX)/bin
+install: build ## the binary into $(PREFIX)/bin, and its manual page
 	install -D -m 755 bin/imgward $(DESTDIR)$(PREFIX)/bin/imgward
+	install -D -m 644 imgward.8 $(DESTDIR)$(PREFIX)/share/man/man8/imgward.8
 
 deps: ## the Debian packages that test, demo and bench need (as root)
 	@scripts/deps
