@@ -19,9 +19,9 @@ const sector = 512
 func Compare(ctx context.Context, a, b Source, o Options) (rep Report, err error) {
 	start := time.Now()
 	defer func() { rep.Elapsed = time.Since(start) }()
-	o.Digest = DigestNone
+	o.Digest, o.Also = DigestNone, nil
 	rep.DigestKind = DigestNone
-	if o, err = o.filled(); err != nil {
+	if o, err = o.filled(a, b); err != nil {
 		return rep, err
 	}
 	c := &comparer{
@@ -42,7 +42,7 @@ func Compare(ctx context.Context, a, b Source, o Options) (rep Report, err error
 			err = cerr
 		}
 	}()
-	rep.Engine = c.flow.eng.String()
+	rep.Engine, rep.ChunkSize = c.flow.eng.String(), o.ChunkSize
 	c.meter = newMeter("compare", c.size, o.Progress)
 	if err := c.run(); err != nil {
 		return rep, err

@@ -63,7 +63,11 @@ type copier struct {
 // open checks all that can be checked, and makes what is needed.
 func (c *copier) open(ctx context.Context, src Source, o Options) error {
 	c.rep.DigestKind = o.Digest
-	o, err := o.filled()
+	ends := []any{src}
+	for _, t := range c.targets {
+		ends = append(ends, t.dst.dst)
+	}
+	o, err := o.filled(ends...)
 	if err != nil {
 		return err
 	}
@@ -102,7 +106,7 @@ func (c *copier) open(ctx context.Context, src Source, o Options) error {
 		c.sums.tree.markAll()
 	}
 	c.meter = newMeter("copy", c.size, o.Progress)
-	c.rep.Engine = c.flow.eng.String()
+	c.rep.Engine, c.rep.ChunkSize = c.flow.eng.String(), o.ChunkSize
 	c.flow.each = c.look
 	if len(c.targets) > 1 {
 		// The time of one can be over while a source that is slow keeps all waiting.
@@ -176,10 +180,10 @@ func (c *copier) finish(t *target, err error) {
 		err = t.err
 	}
 	r := t.rep
-	r.Read, r.Engine, r.DigestKind = c.rep.Read, c.rep.Engine, c.rep.DigestKind
+	r.Read, r.Engine, r.ChunkSize, r.DigestKind = c.rep.Read, c.rep.Engine, c.rep.ChunkSize, c.rep.DigestKind
 	r.Elapsed = time.Since(c.start)
 	if err == nil {
-		r.Digest, r.Expected, r.Manifest = c.rep.Digest, c.rep.Expected, c.rep.Manifest
+		r.Digest, r.Also, r.Expected, r.Manifest = c.rep.Digest, c.rep.Also, c.rep.Expected, c.rep.Manifest
 	}
 	t.result <- result{r, err}
 }

@@ -2,6 +2,7 @@ package imageops
 
 import (
 	"bytes"
+	"io"
 	"slices"
 
 	"imgward/imageops/engine"
@@ -17,6 +18,39 @@ type delta struct {
 	waiting []func()
 	given   []*chunk
 	dirty   map[uint64]bool // by mark of the tree: something there was written
+}
+
+const (
+	sampleBytes = 64 << 10
+	samples     = 64
+	alikeMin    = 64 << 20 // bytes; what is smaller is copied sooner than looked at
+)
+
+// Alike reports whether a copy of src onto dst is likely to be faster with
+// Options.Delta: whether at least 15 of 16 samples, spread over src, are equal
+// already. Zeros do not count, because a copy has next to no work with them. A
+// stream is like nothing.
+func Alike(dst io.ReaderAt, src Source) bool {
+	size := src.Size()
+	if size < alikeMin {
+		return false
+	}
+	a, b, zeros := make([]byte, sampleBytes), make([]byte, sampleBytes), make([]byte, sampleBytes)
+	asked, equal := 0, 0
+	for i := range int64(samples) {
+		off := roundDown(size/samples*i, sampleBytes)
+		if n, _ := src.ReadAt(a, off); n < sampleBytes || bytes.Equal(a, zeros) {
+			continue // the copy says what is wrong with it
+		}
+		asked++
+		if n, _ := dst.ReadAt(b, off); n == sampleBytes && bytes.Equal(a, b) {
+			equal++
+		}
+		if asked-equal > samples/16 {
+			return false
+		}
+	}
+	return asked >= samples/4 && equal*16 >= asked*15
 }
 
 // keepOld remembers what the target has where something is held back.

@@ -194,3 +194,63 @@ func TestManyRangesAreJoined(t *testing.T) {
 		}
 	}
 }
+
+// Whether a target is like the source is told by samples, of which zeros say nothing.
+func TestAlike(t *testing.T) {
+	const size = alikeMin
+	src := noise(size, 1)
+	nearly := func(parts int) []byte { // other bytes in so many of 64 parts
+		b := bytes.Clone(src)
+		for i := range parts {
+			copy(b[size/64*i:][:size/64], noise(size/64, uint64(i)+2))
+		}
+		return b
+	}
+	empty := make([]byte, size)
+	for _, x := range []struct {
+		what     string
+		src, dst []byte
+		want     bool
+	}{
+		{"equal", src, src, true},
+		{"a target that is larger", src, append(bytes.Clone(src), 1, 2), true},
+		{"four parts of 64 differ", src, nearly(4), true},
+		{"five parts of 64 differ", src, nearly(5), false},
+		{"other bytes", src, noise(size, 9), false},
+		{"zeros", empty, empty, false},
+		{"mostly zeros", append(empty[:size-2*mib:size-2*mib], src[size-2*mib:]...), append(empty[:size-2*mib:size-2*mib], src[size-2*mib:]...), false},
+		{"a target that is smaller", src, src[:size/2], false},
+		{"small", src[:alikeMin-1], src, false},
+	} {
+		if got := Alike(&disk{bytes: x.dst}, &image{bytes: x.src}); got != x.want {
+			t.Errorf("%s: %v", x.what, got)
+		}
+	}
+	if Alike(&disk{bytes: src}, stream(src, 1, io.EOF)) {
+		t.Error("a stream is like what is there")
+	}
+}
+
+// Several digests come out of one pass.
+func TestMoreDigests(t *testing.T) {
+	src := patchy(3*testChunk+7, 1)
+	o := whole(t, Options{ChunkSize: testChunk, Digest: SHA512, Also: []DigestKind{BLAKE3, SHA256}})
+	rep, err := Copy(t.Context(), &disk{bytes: make([]byte, len(src.bytes))}, src, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(rep.Digest, digestOf(SHA512, src.bytes)) || len(rep.Also) != 2 {
+		t.Fatalf("%+v", rep)
+	}
+	for i, kind := range o.Also {
+		if rep.Also[i].Kind != kind || !bytes.Equal(rep.Also[i].Bytes, digestOf(kind, src.bytes)) {
+			t.Errorf("%v", rep.Also[i])
+		}
+	}
+	for _, kind := range []DigestKind{DigestNone, 9} {
+		o.Also = []DigestKind{kind}
+		if _, err := Copy(t.Context(), &disk{bytes: make([]byte, len(src.bytes))}, src, o); err == nil {
+			t.Errorf("%v passes", kind)
+		}
+	}
+}

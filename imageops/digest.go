@@ -11,7 +11,7 @@ import (
 func Digest(ctx context.Context, src Source, o Options) (rep Report, err error) {
 	start := time.Now()
 	defer func() { rep.Elapsed = time.Since(start) }()
-	if o, err = o.filled(); err != nil {
+	if o, err = o.filled(src); err != nil {
 		return rep, err
 	}
 	name, size := nameOf(src, "source"), src.Size()
@@ -25,7 +25,7 @@ func Digest(ctx context.Context, src Source, o Options) (rep Report, err error) 
 			err = cerr
 		}
 	}()
-	rep.Engine = f.eng.String()
+	rep.Engine, rep.ChunkSize = f.eng.String(), o.ChunkSize
 
 	if s, ok := src.(Stopper); ok {
 		defer context.AfterFunc(f.ctx, func() { s.Stop(context.Cause(f.ctx)) })()

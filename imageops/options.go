@@ -1,29 +1,36 @@
 package imageops
 
 import (
+	"cmp"
 	"fmt"
 	"log/slog"
 	"math/bits"
+	"slices"
 	"time"
 
+	"imgward/imageops/blockio"
 	"imgward/imageops/engine"
 )
 
 // Options say how; the zero value is the default of each.
 type Options struct {
-	ChunkSize  int // bytes per request, a power of two from 4 KiB to 64 MiB; default 2 MiB
-	QueueDepth int // chunks that exist, and with them requests in flight; default 8
+	// Bytes per request, a power of two from 4 KiB to 64 MiB, and chunks that exist, and
+	// with them requests in flight. Default: 8 of 2 MiB, or 4 of 4 MiB where an endpoint's
+	// Limits say that a disk turns and no manifest is made.
+	ChunkSize  int
+	QueueDepth int
 
 	Sparse   SparseMode
-	Fresh    bool       // the target is new and reads as zeros: zeros need not be written
-	Delta    bool       // the target is read, and what is there already is not written; for one target that is not Fresh
-	ZeroTail bool       // what the target has behind the end of the source becomes zero
-	HoldBack bool       // the target's first and last MiB become zeros first and get their bytes last
-	Extents  ExtentMode // whether the source is asked for holes
-	Digest   DigestKind // of the source
-	Manifest bool       // of the source, with BLAKE3 of each chunk
-	Expect   []Sum      // digests that the source must have; each is computed in the same pass
-	Verify   bool       // read the target back from storage and compare
+	Fresh    bool         // the target is new and reads as zeros: zeros need not be written
+	Delta    bool         // the target is read, and what is there already is not written; for one target that is not Fresh
+	ZeroTail bool         // what the target has behind the end of the source becomes zero
+	HoldBack bool         // the target's first and last MiB become zeros first and get their bytes last
+	Extents  ExtentMode   // whether the source is asked for holes
+	Digest   DigestKind   // of the source
+	Also     []DigestKind // more digests of the source, in the same pass
+	Manifest bool         // of the source, with BLAKE3 of each chunk
+	Expect   []Sum        // digests that the source must have; each is computed in the same pass
+	Verify   bool         // read the target back from storage and compare
 
 	Rate     int64          // bytes a second that are read at most, and so written to each target; 0: no limit
 	Progress func(Progress) // called when bytes are done, by the goroutine of the call; it must not block
@@ -105,9 +112,11 @@ type Report struct {
 
 	Digest     []byte // nil with DigestNone, and beside an error
 	DigestKind DigestKind
+	Also       []Sum     // those of Options.Also; nil beside an error
 	Manifest   *Manifest // that Options.Manifest asked for; nil beside an error
 	Expected   []Sum     // those of Options.Expect, which the source has; nil beside an error
 	Engine     string
+	ChunkSize  int // bytes per request
 	Elapsed    time.Duration
 	Touched    bool     // something reached the target, or may have
 	Ranges     []Extent // where that is, joined and in order, at most 16384; all else of the target is as it was
@@ -118,6 +127,8 @@ const (
 	maxChunk     = 64 << 20
 	defaultChunk = 2 << 20 // a huge page; measured with defaultDepth by BenchmarkCopyFile
 	defaultDepth = 8
+	turningChunk = 4 << 20 // a disk that turns goes back and forth half as often
+	turningDepth = 4
 	maxDepth     = 4096
 )
 
@@ -126,7 +137,7 @@ func (o Options) asks() bool { return o.Sparse != SparseOff && o.Extents == Exte
 
 // kinds are the digests that are wanted of the source, some perhaps twice.
 func (o Options) kinds() []DigestKind {
-	kinds := []DigestKind{o.Digest}
+	kinds := append([]DigestKind{o.Digest}, o.Also...)
 	for _, s := range o.Expect {
 		kinds = append(kinds, s.Kind)
 	}
@@ -136,14 +147,14 @@ func (o Options) kinds() []DigestKind {
 	return kinds
 }
 
-// filled is o with its defaults, or what is wrong with it.
-func (o Options) filled() (Options, error) {
-	if o.ChunkSize == 0 {
-		o.ChunkSize = defaultChunk
+// filled is o with its defaults for what is to be read and written, or what is
+// wrong with it.
+func (o Options) filled(ends ...any) (Options, error) {
+	chunk, depth := defaultChunk, defaultDepth
+	if slices.ContainsFunc(ends, rotational) && !o.Manifest { // whose pieces are chunks
+		chunk, depth = turningChunk, turningDepth
 	}
-	if o.QueueDepth == 0 {
-		o.QueueDepth = defaultDepth
-	}
+	o.ChunkSize, o.QueueDepth = cmp.Or(o.ChunkSize, chunk), cmp.Or(o.QueueDepth, depth)
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
@@ -161,10 +172,21 @@ func (o Options) filled() (Options, error) {
 	case o.Digest > DigestNone:
 		return o, fmt.Errorf("%v: unknown", o.Digest)
 	}
+	for _, k := range o.Also {
+		if k.Size() == 0 {
+			return o, fmt.Errorf("%v: unknown", k)
+		}
+	}
 	for _, s := range o.Expect {
 		if s.Kind.Size() == 0 || len(s.Bytes) != s.Kind.Size() {
 			return o, fmt.Errorf("expected digest of kind %v with %d bytes", s.Kind, len(s.Bytes))
 		}
 	}
 	return o, nil
+}
+
+// rotational reports whether an endpoint says that it lies on a disk that turns.
+func rotational(end any) bool {
+	l, ok := end.(interface{ Limits() blockio.Limits })
+	return ok && l.Limits().Rotational
 }

@@ -102,13 +102,20 @@ func (s *sums) finish(rep *Report, o Options, name string, size int64) error {
 			return errStuck
 		}
 	}
+	for _, kind := range o.Also {
+		b := s.sum(kind, size)
+		if b == nil {
+			return errStuck
+		}
+		rep.Also = append(rep.Also, Sum{kind, b})
+	}
 	for _, want := range o.Expect {
 		got := Sum{want.Kind, s.sum(want.Kind, size)}
 		switch {
 		case got.Bytes == nil:
 			return errStuck
 		case !bytes.Equal(got.Bytes, want.Bytes):
-			rep.Digest, rep.Expected = nil, nil
+			rep.Digest, rep.Also, rep.Expected = nil, nil, nil
 			return &DigestError{Name: name, Want: want, Got: got}
 		}
 		rep.Expected = append(rep.Expected, got)

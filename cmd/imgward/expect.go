@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 
 	"github.com/urfave/cli/v2"
 
@@ -67,4 +68,29 @@ func (u *ui) expected(r imageops.Report) {
 	for _, sum := range r.Expected {
 		u.result("as expected, the source has %s", sum)
 	}
+}
+
+// digestKinds are several digests, none of them twice; none is the only one.
+func digestKinds(names []string) ([]imageops.DigestKind, error) {
+	var kinds []imageops.DigestKind
+	for _, name := range names {
+		kind, err := digestKind(name)
+		if err != nil {
+			return nil, err
+		}
+		if kind == imageops.DigestNone && len(names) > 1 || slices.Contains(kinds, kind) {
+			return nil, usagef("digest %q: it stands beside others", name)
+		}
+		kinds = append(kinds, kind)
+	}
+	return kinds, nil
+}
+
+func digestKind(name string) (imageops.DigestKind, error) {
+	for _, k := range []imageops.DigestKind{imageops.BLAKE3, imageops.SHA256, imageops.SHA512, imageops.DigestNone} {
+		if k.String() == name {
+			return k, nil
+		}
+	}
+	return 0, usagef("digest %q: want none, blake3, sha256 or sha512", name)
 }

@@ -30,7 +30,7 @@ type input struct {
 	closers []io.Closer
 	looking sync.Mutex // held while it is looked at again
 	warm    bool       // it is read through the page cache
-	leaves  bool       // what that brings there is taken out again
+	leaves  bool       // what that brings there is taken out again, where it does not go by itself
 }
 
 // readOption says how the source is read.
@@ -151,6 +151,9 @@ func chooseFormat(path, told string, looks format.Kind) (format.Kind, error) {
 func (s *session) interpret(ctx context.Context, in *input, told bool, backing []string) error {
 	if len(backing) > 0 && !in.kind.Container() {
 		return usagef("%s is read as %v, which has no backing image", printable(in.path), in.kind)
+	}
+	if !in.kind.Container() { // which is read back and forth, in parts of pages
+		in.file.LeaveCache()
 	}
 	if in.kind == format.Raw {
 		in.from = in.file
@@ -345,7 +348,7 @@ func (in *input) Close() error {
 	for _, p := range in.parents {
 		err = errors.Join(err, p.Close())
 	}
-	if in.leaves {
+	if in.leaves && !in.file.LeavesCache() {
 		err = errors.Join(err, in.file.Uncache(0, in.file.Size()))
 	}
 	if in.source != nil {

@@ -22,7 +22,7 @@ func mannersOptions() []cli.Flag {
 // manners carries out the options, and gives the rate; 0 is no limit.
 func manners(c *cli.Context) (rate int64, err error) {
 	if text := c.String("limit-rate"); text != "" {
-		if rate, err = parseRate(text); err != nil {
+		if rate, err = parseBytes("rate", text); err != nil {
 			return 0, err
 		}
 	}
@@ -32,8 +32,8 @@ func manners(c *cli.Context) (rate int64, err error) {
 	return rate, nil
 }
 
-// parseRate reads a number of bytes with an optional K, M, G or T.
-func parseRate(text string) (int64, error) {
+// parseBytes reads a number of bytes with an optional K, M, G or T.
+func parseBytes(what, text string) (int64, error) {
 	digits, shift := text, 0
 	if n := len(text) - 1; n >= 0 {
 		if i := strings.IndexByte("KMGT", text[n]); i >= 0 {
@@ -42,7 +42,7 @@ func parseRate(text string) (int64, error) {
 	}
 	n, err := strconv.ParseInt(digits, 10, 64)
 	if err != nil || n < 1 || n > math.MaxInt64>>shift {
-		return 0, usagef("rate %q: want a number of bytes, perhaps with K, M, G or T", text)
+		return 0, usagef("%s %q: want a number of bytes, perhaps with K, M, G or T", what, text)
 	}
 	return n << shift, nil
 }

@@ -16,7 +16,7 @@ func TestParseRate(t *testing.T) {
 		"1": 1, "500": 500, "4K": 4 << 10, "100M": 100 << 20, "2G": 2 << 30, "1T": 1 << 40,
 		"": 0, "K": 0, "0": 0, "-1": 0, "1.5M": 0, "1m": 0, "1MB": 0, "9999999999T": 0, "99999999999999999999": 0,
 	} {
-		if got, err := parseRate(text); got != want || (err == nil) != (want > 0) {
+		if got, err := parseBytes("rate", text); got != want || (err == nil) != (want > 0) {
 			t.Errorf("%q is %d, %v", text, got, err)
 		}
 	}

@@ -24,6 +24,8 @@ type transfer struct {
 	options  imageops.Options
 	tokens   []string // of --confirm
 	resize   bool
+	alike    bool   // a target that nearly equals the source is overwritten with Delta
+	writing  string // of --write
 	reflink  bool
 	grow     bool
 	newIDs   string           // disk or all; empty: none
@@ -61,13 +63,13 @@ func (t *transfer) told() []findingJSON {
 
 // bytesOptions are the options about the bytes.
 func bytesOptions(more ...cli.Flag) []cli.Flag {
-	return targeted(append(append(slices.Concat(expectOptions(), formatOptions(), mannersOptions()), readOption(),
-		&cli.StringFlag{Name: "digest", Value: "blake3", Usage: "checksum of the source: `none|blake3|sha256|sha512`"},
+	return targeted(append(slices.Concat(expectOptions(), formatOptions(), mannersOptions(), wayOptions(), []cli.Flag{
+		&cli.StringSliceFlag{Name: "digest", Value: cli.NewStringSlice("blake3"), Usage: "checksum of the source: `none|blake3|sha256|sha512` (repeatable)"},
 		&cli.StringFlag{Name: "manifest", Usage: "write a digest of each piece of the source to the new `FILE`, for verify"},
 		&cli.BoolFlag{Name: "no-verify", Usage: "do not read the target back"},
 		&cli.BoolFlag{Name: "no-extents", Usage: "read the source's holes too: for file systems that tell holes where data is"},
 		&cli.StringFlag{Name: "sparse", Value: "keep", Usage: "zeros: `keep|detect|off`: holes of the source, runs of zeros too (what is not raw), or none"},
-	), more...)...)
+	}), more...)...)
 }
 
 // targetOptions are the options about a target that may exist already.
@@ -85,7 +87,7 @@ func (u *ui) transfer(c *cli.Context, op guard.Operation) (*transfer, error) {
 		return nil, usagef("%s needs a source and a target, and got %d operands", c.Command.Name, c.NArg())
 	}
 	u.writes = true
-	kind, err := digestKind(c.String("digest"))
+	kinds, err := digestKinds(c.StringSlice("digest"))
 	if err != nil {
 		return nil, err
 	}
@@ -107,14 +109,22 @@ func (u *ui) transfer(c *cli.Context, op guard.Operation) (*transfer, error) {
 			return nil, err
 		}
 	}
+	chunk, depth, err := requests(c)
+	if err == nil {
+		err = writing(c.String("write"))
+	}
+	if err != nil {
+		return nil, err
+	}
 	rate, err := manners(c)
 	if err != nil {
 		return nil, err
 	}
 	t := &transfer{
 		tokens: c.StringSlice("confirm"), stated: c.IsSet("format"), manifest: manifest, resize: c.Bool("resize"),
+		alike: !c.IsSet("delta"), writing: c.String("write"),
 		options: imageops.Options{
-			Digest: kind, Expect: expect, Verify: !c.Bool("no-verify"), Sparse: sparse, Extents: extents, Rate: rate, Manifest: manifest != "",
+			ChunkSize: chunk, QueueDepth: depth, Digest: kinds[0], Also: kinds[1:], Expect: expect, Verify: !c.Bool("no-verify"), Sparse: sparse, Extents: extents, Rate: rate, Manifest: manifest != "",
 			Progress: u.progress(),
 		},
 	}
@@ -126,15 +136,6 @@ func (u *ui) transfer(c *cli.Context, op guard.Operation) (*transfer, error) {
 	}
 	t.noClaim, t.options.Log = c.Bool("no-claim"), t.host.Log
 	return t, nil
-}
-
-func digestKind(name string) (imageops.DigestKind, error) {
-	for _, k := range []imageops.DigestKind{imageops.BLAKE3, imageops.SHA256, imageops.SHA512, imageops.DigestNone} {
-		if k.String() == name {
-			return k, nil
-		}
-	}
-	return 0, usagef("digest %q: want none, blake3, sha256 or sha512", name)
 }
 
 func sparseMode(name string) (imageops.SparseMode, error) {
@@ -221,6 +222,9 @@ func asIs(in *input, told bool, dst string) error {
 
 // bytes copies the source to a target, alone or together with the other targets.
 func (t *transfer) bytes(ctx context.Context, o *outcome, to *blockio.File, in *input) (err error) {
+	if err := t.way(to); err != nil {
+		return err
+	}
 	written := "through the page cache"
 	if to.Direct() {
 		written = "directly"
@@ -238,6 +242,8 @@ func (t *transfer) bytes(ctx context.Context, o *outcome, to *blockio.File, in *
 	}
 	options := t.options
 	options.Fresh, options.HoldBack = o.created, !o.created
+	options.Delta = t.options.Delta || t.alike && !o.created && imageops.Alike(to, in.from)
+	o.delta = options.Delta
 	o.report, err = imageops.Copy(ctx, dst, in.from, options)
 	return err
 }
@@ -414,6 +420,7 @@ type outcome struct {
 	target    string
 	created   bool
 	how       string // the bytes went
+	delta     bool   // only what differed was written
 	joined    bool   // the copy that several targets have in common
 	reflinked bool
 	fitting   fitting
@@ -452,8 +459,11 @@ type outcomeJSON struct {
 	Disk      string        `json:"disk,omitempty"`    // its identifier, where the table was fitted
 	Reflinked bool          `json:"reflinked"`
 	Digest    string        `json:"digest,omitempty"`
+	Also      []string      `json:"also,omitempty"` // more digests
 	How       string        `json:"how,omitempty"`
+	Delta     bool          `json:"delta,omitempty"`
 	Engine    string        `json:"engine,omitempty"`
+	Chunk     int           `json:"chunk,omitempty"`
 	Seconds   string        `json:"seconds"`
 	Notes     []findingJSON `json:"notes,omitempty"` // what was told beside the work
 	Exit      int           `json:"exit"`
@@ -477,15 +487,20 @@ func (t *transfer) say(command, verb string, o *outcome) {
 	}
 	t.result("%s %s to %s: %s (%s zeros), %s", verb, printable(o.source), printable(o.target), guard.Bytes(size), guard.Bytes(r.Zeroed), how)
 	if o.how != "" && !o.reflinked {
-		t.result("%s, by a %s", o.how, r.Engine)
+		t.result("%s, in chunks of %s by a %s", o.how, guard.Bytes(int64(r.ChunkSize)), r.Engine)
 	}
-	if t.options.Delta {
+	if o.delta {
 		t.result("read %s, equal already %s, written %s, zeroed %s", guard.Bytes(r.Read), guard.Bytes(r.Same), guard.Bytes(r.Written), guard.Bytes(r.Zeroed))
 	}
 	digest := ""
 	if len(r.Digest) > 0 {
 		digest = r.DigestKind.String() + ":" + hex.EncodeToString(r.Digest)
 		t.result("digest %s", digest)
+	}
+	var also []string
+	for _, sum := range r.Also {
+		also = append(also, sum.String())
+		t.result("digest %s", sum)
 	}
 	t.expected(r)
 	if r.Tail > 0 {
@@ -500,8 +515,8 @@ func (t *transfer) say(command, verb string, o *outcome) {
 	}
 	t.sayFitting(o.fitting)
 	t.object(outcomeJSON{
-		Command: command, Source: o.source, Target: o.target, Size: size, Read: r.Read, Written: r.Written, Zeroed: r.Zeroed, Same: r.Same, How: o.how, Engine: r.Engine,
-		Verified: r.Verified, Tail: r.Tail, Reflinked: o.reflinked, Digest: digest, Seconds: fmt.Sprintf("%.3f", r.Elapsed.Seconds()),
-		Amended: o.fitting.ranges(), Disk: o.fitting.plan.ID, Notes: t.told(),
+		Command: command, Source: o.source, Target: o.target, Size: size, Read: r.Read, Written: r.Written, Zeroed: r.Zeroed, Same: r.Same, How: o.how, Delta: o.delta, Engine: r.Engine, Chunk: r.ChunkSize,
+		Verified: r.Verified, Tail: r.Tail, Reflinked: o.reflinked, Digest: digest, Also: also, Seconds: fmt.Sprintf("%.3f", r.Elapsed.Seconds()),
+		Notes: t.told(), Amended: o.fitting.ranges(), Disk: o.fitting.plan.ID,
 	})
 }

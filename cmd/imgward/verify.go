@@ -17,7 +17,7 @@ func (u *ui) verifyCommand() *cli.Command {
 		Name: "verify", Usage: "compare an image with another, with a digest or with a manifest; without any, print its digest",
 		ArgsUsage: "IMAGE [OTHER]", HideHelpCommand: true,
 		Flags: judged(append(append(expectOptions(), formatOptions()...), readOption(),
-			&cli.StringFlag{Name: "digest", Value: "blake3", Usage: "which digest to print: `blake3|sha256|sha512`"},
+			&cli.StringSliceFlag{Name: "digest", Value: cli.NewStringSlice("blake3"), Usage: "which digest to print: `blake3|sha256|sha512` (repeatable)"},
 			&cli.StringFlag{Name: "manifest", Usage: "compare with the manifest `FILE`, and say where it differs"},
 			&cli.BoolFlag{Name: "no-extents", Usage: "read the image's holes too: for file systems that tell holes where data is"},
 		)...),
@@ -53,9 +53,11 @@ func (u *ui) verifyCommand() *cli.Command {
 // verifyOptions are what a digest is to be computed and compared with. Where
 // something is expected, nothing else is computed.
 func verifyOptions(c *cli.Context) (o imageops.Options, err error) {
-	if o.Digest, err = digestKind(c.String("digest")); err != nil {
+	kinds, err := digestKinds(c.StringSlice("digest"))
+	if err != nil {
 		return o, err
 	}
+	o.Digest, o.Also = kinds[0], kinds[1:]
 	if o.Digest == imageops.DigestNone {
 		return o, usagef("verify needs a digest: blake3, sha256 or sha512")
 	}
@@ -63,7 +65,7 @@ func verifyOptions(c *cli.Context) (o imageops.Options, err error) {
 		return o, err
 	}
 	if len(o.Expect) > 0 {
-		o.Digest = imageops.DigestNone
+		o.Digest, o.Also = imageops.DigestNone, nil
 	}
 	if c.Bool("no-extents") {
 		o.Extents = imageops.ExtentsIgnored
@@ -82,7 +84,7 @@ func (s *session) digest(ctx context.Context, image *input, o imageops.Options) 
 	}
 	sums := append([]imageops.Sum{}, r.Expected...)
 	if len(sums) == 0 {
-		sums = []imageops.Sum{{Kind: r.DigestKind, Bytes: r.Digest}}
+		sums = append([]imageops.Sum{{Kind: r.DigestKind, Bytes: r.Digest}}, r.Also...)
 	}
 	for _, sum := range sums {
 		s.result("%s  %s", sum, printable(image.path))

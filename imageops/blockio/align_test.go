@@ -45,16 +45,17 @@ func TestLimitsChoice(t *testing.T) {
 		want Limits
 	}{
 		{"ext4", reported{dioMem: 4, dioOff: 512, block: 4096}, Limits{Logical: 512, Physical: 4096, OffAlign: 512, MemAlign: 4}},
-		{"tmpfs, no alignment reported", reported{block: 4096}, Limits{4096, 4096, 4096, 4096}},
-		{"file system of 64 KiB blocks", reported{dioMem: 512, dioOff: 65536, block: 65536}, Limits{65536, 65536, 65536, 512}},
-		{"block below the page", reported{dioMem: 4, dioOff: 512, block: 1024, page: 4096}, Limits{512, 4096, 512, 4}},
-		{"block below the alignment", reported{dioMem: 512, dioOff: 4096, block: 512}, Limits{4096, 4096, 4096, 512}},
-		{"device that reports", reported{dioMem: 4, dioOff: 512, sector: 512, physical: 4096, block: 4096, device: true}, Limits{512, 4096, 512, 4}},
-		{"device of an old kernel", reported{sector: 512, physical: 512, block: 4096, device: true}, Limits{512, 512, 512, 512}},
-		{"device of 512-byte blocks", reported{sector: 512, physical: 512, page: 4096, device: true}, Limits{512, 4096, 512, 512}},
-		{"4096-byte sectors", reported{sector: 4096, physical: 4096, block: 4096, device: true}, Limits{4096, 4096, 4096, 4096}},
-		{"device that says nothing", reported{device: true}, Limits{4096, 4096, 4096, 4096}},
-		{"nonsense", reported{dioMem: 3, dioOff: 1 << 30, sector: -512, physical: 1000, block: 7, device: true}, Limits{4096, 4096, 4096, 4096}},
+		{"tmpfs, no alignment reported", reported{block: 4096}, Limits{4096, 4096, 4096, 4096, false}},
+		{"file system of 64 KiB blocks", reported{dioMem: 512, dioOff: 65536, block: 65536}, Limits{65536, 65536, 65536, 512, false}},
+		{"block below the page", reported{dioMem: 4, dioOff: 512, block: 1024, page: 4096}, Limits{512, 4096, 512, 4, false}},
+		{"block below the alignment", reported{dioMem: 512, dioOff: 4096, block: 512}, Limits{4096, 4096, 4096, 512, false}},
+		{"device that reports", reported{dioMem: 4, dioOff: 512, sector: 512, physical: 4096, block: 4096, device: true}, Limits{512, 4096, 512, 4, false}},
+		{"device of an old kernel", reported{sector: 512, physical: 512, block: 4096, device: true}, Limits{512, 512, 512, 512, false}},
+		{"device of 512-byte blocks", reported{sector: 512, physical: 512, page: 4096, device: true}, Limits{512, 4096, 512, 512, false}},
+		{"4096-byte sectors", reported{sector: 4096, physical: 4096, block: 4096, device: true}, Limits{4096, 4096, 4096, 4096, false}},
+		{"device on a disk that turns", reported{sector: 512, physical: 4096, device: true, rotational: true}, Limits{512, 4096, 512, 512, true}},
+		{"device that says nothing", reported{device: true}, Limits{4096, 4096, 4096, 4096, false}},
+		{"nonsense", reported{dioMem: 3, dioOff: 1 << 30, sector: -512, physical: 1000, block: 7, device: true}, Limits{4096, 4096, 4096, 4096, false}},
 	} {
 		if got := x.r.limits(); got != x.want {
 			t.Errorf("%s: %+v, want %+v", x.what, got, x.want)

@@ -5,6 +5,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"imgward/internal/testkit"
 )
 
 // Both ways of asking tell a file that is cached from one that is not, and do not
@@ -39,4 +41,42 @@ func TestCached(t *testing.T) {
 	if n, err := empty.Cached(); n != 0 || err != nil {
 		t.Errorf("empty: %d, %v", n, err)
 	}
+}
+
+// What the page cache has of a file stays there, and nothing comes to it.
+func TestLeaveCache(t *testing.T) {
+	const size = 8 << 20
+	want := noise(size, 1)
+	file, _ := create(t, t.TempDir(), want, false)
+	if err := errors.Join(file.Sync(), file.Uncache(2<<20, size)); err != nil {
+		t.Fatal(err)
+	}
+	file.LeaveCache()
+	before, err := file.Cached()
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := make([]byte, size)
+	if _, err := file.ReadAt(got, 0); err != nil {
+		t.Fatal(err)
+	}
+	same(t, "read", got, want)
+	if !file.LeavesCache() {
+		testkit.Missing(t, "RWF_DONTCACHE")
+	}
+	if after, err := file.Cached(); err != nil || after < before || after > before+size/16 {
+		t.Errorf("%d bytes in the page cache, %v, and %d before", after, err, before)
+	}
+}
+
+// Where the kernel cannot leave the cache alone, the bytes come all the same.
+func TestLeaveCacheIsUnsupportedInMemory(t *testing.T) {
+	want := noise(10000, 1)
+	file := memfd(t, want)
+	file.LeaveCache()
+	got := make([]byte, len(want))
+	if _, err := file.ReadAt(got, 0); err != nil || file.LeavesCache() {
+		t.Errorf("%v, leaves the cache alone: %v", err, file.LeavesCache())
+	}
+	same(t, "read", got, want)
 }

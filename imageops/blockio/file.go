@@ -27,6 +27,7 @@ type File struct {
 	size   atomic.Int64
 	gone   [len(ladder)]atomic.Bool // rungs of the zeroing ladder that the kernel does not have here
 	zeros  func() []byte
+	aside  atomic.Bool // reads through the page cache leave nothing there
 
 	mode   sync.RWMutex // a request holds it for reading; one for a part of a block holds it for writing
 	direct bool
@@ -133,6 +134,15 @@ func (f *File) setDirect(on bool) error {
 		return err
 	})
 }
+
+// LeaveCache has reads that go through the page cache leave nothing there that was
+// not there before (preadv2(2), RWF_DONTCACHE; Linux 6.14, and not for every file).
+// A page that is asked for in parts is read once for each.
+func (f *File) LeaveCache() { f.aside.Store(true) }
+
+// LeavesCache reports whether that is so: LeaveCache was called, and no request has
+// shown yet that the kernel cannot do it here.
+func (f *File) LeavesCache() bool { return f.aside.Load() }
 
 // Sync returns when everything written is on stable storage (fsync(2)); on a
 // device that includes its write cache.

@@ -1,13 +1,21 @@
 package blockio
 
-import "golang.org/x/sys/unix"
+import (
+	"fmt"
+	"os"
 
-// Limits are what a descriptor asks of a request, in bytes. All are powers of two.
+	"golang.org/x/sys/unix"
+)
+
+// Limits are what a descriptor asks of a request, in bytes, and of the order of
+// requests. All numbers are powers of two.
 type Limits struct {
 	Logical  int // smallest unit that can be written or zeroed without reading first
 	Physical int // unit in which storage is handed out, and at least a page
 	OffAlign int // alignment of offset and length under O_DIRECT
 	MemAlign int // alignment of memory under O_DIRECT
+
+	Rotational bool // a disk that turns, as far as the kernel knows: what is far apart takes long
 }
 
 // fallback is used where the kernel says nothing. Every page-sized request is
@@ -25,6 +33,7 @@ type reported struct {
 	block          int64  // st_blksize
 	page           int
 	device         bool
+	rotational     bool // the queue's rotational; many virtual disks say so, too
 }
 
 // limits chooses: the direct I/O alignment if the kernel told it, else the
@@ -40,6 +49,8 @@ func (r reported) limits() Limits {
 		MemAlign: sane(int64(r.dioMem), int64(r.sector), fallback),
 		Logical:  sane(int64(r.sector), int64(off)),
 		Physical: sane(r.block, fallback),
+
+		Rotational: r.rotational,
 	}
 	if r.device {
 		l.Physical = sane(int64(r.physical), int64(r.sector), fallback)
@@ -61,6 +72,11 @@ func sane(n ...int64) int {
 // ask collects what the kernel says about the descriptor.
 func ask(fd int, st *unix.Stat_t) reported {
 	r := reported{block: int64(st.Blksize), page: unix.Getpagesize(), device: st.Mode&unix.S_IFMT == unix.S_IFBLK}
+	dev := st.Dev
+	if r.device {
+		dev = st.Rdev
+	}
+	r.rotational = rotational(dev)
 	var stx unix.Statx_t
 	err := unix.Statx(fd, "", unix.AT_EMPTY_PATH, unix.STATX_DIOALIGN, &stx)
 	if err == nil && stx.Mask&unix.STATX_DIOALIGN != 0 {
@@ -76,4 +92,16 @@ func ask(fd int, st *unix.Stat_t) reported {
 		r.physical = int(n)
 	}
 	return r
+}
+
+// rotational asks sysfs about a block device (Documentation/ABI/stable/sysfs-block).
+// A partition has no queue of its own. What is not there does not turn.
+func rotational(dev uint64) bool {
+	for _, queue := range []string{"queue", "../queue"} {
+		b, err := os.ReadFile(fmt.Sprintf("/sys/dev/block/%d:%d/%s/rotational", unix.Major(dev), unix.Minor(dev), queue))
+		if err == nil {
+			return string(b) == "1\n"
+		}
+	}
+	return false
 }

@@ -55,7 +55,7 @@ func (f *File) bounceRead(p []byte, off int64) (n int, err error) {
 func (f *File) pread(p []byte, off int64) (n int, err error) {
 	err = f.control(func(fd int) error {
 		for n < len(p) {
-			m, err := unix.Pread(fd, p[n:], off+int64(n))
+			m, err := f.preadOnce(fd, p[n:], off+int64(n))
 			switch {
 			case err == unix.EINTR:
 				continue
@@ -74,6 +74,18 @@ func (f *File) pread(p []byte, off int64) (n int, err error) {
 		return nil
 	})
 	return n, err
+}
+
+// preadOnce is pread(2), or preadv2(2) where the page cache is to be left as it is.
+func (f *File) preadOnce(fd int, p []byte, off int64) (int, error) {
+	if !f.direct && f.aside.Load() {
+		n, err := unix.Preadv2(fd, [][]byte{p}, off, unix.RWF_DONTCACHE)
+		if err != unix.EOPNOTSUPP {
+			return n, err
+		}
+		f.aside.Store(false)
+	}
+	return unix.Pread(fd, p, off)
 }
 
 // WriteAt is io.WriterAt. Any offset, length and memory will do. Under O_DIRECT
