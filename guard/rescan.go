@@ -174,7 +174,7 @@ func (r *rescan) unexplained(ctx context.Context, stayed []Finding) *Finding {
 // mayPass tells what udev, LVM's tools or a device that is just being made look
 // like for a moment from what somebody does on purpose.
 func (f Finding) mayPass() bool {
-	return f.Code == DMOpen || f.Code == XenStale || strings.HasPrefix(string(f.Code), "blind.")
+	return f.Code == DMOpen || f.Code == XenStale || f.isBlind()
 }
 
 // has tells whether a finding with this code and about this subject is among fs.

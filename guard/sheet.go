@@ -336,8 +336,11 @@ func withoutRecords(fs []Finding) []Finding {
 	return slices.DeleteFunc(fs, func(f Finding) bool { return f.record && connected[f.Domain] })
 }
 
+// isBlind tells a finding about what could not be looked at.
+func (f Finding) isBlind() bool { return strings.HasPrefix(string(f.Code), "blind.") }
+
 func (f Finding) blindToProcess() bool {
-	return strings.HasPrefix(string(f.Code), "blind.") && procEntry().MatchString(f.Source)
+	return f.isBlind() && procEntry().MatchString(f.Source)
 }
 
 // vouch marks the blindness that stronger evidence makes up for: a lease that

@@ -53,7 +53,8 @@ func (g *Guard) Open(ctx context.Context, path string) (*Source, error) {
 // Changed is an error when what was read since Open may belong to two states: a
 // file was written to or resized, as its times and size tell (stat(2), st_mtim),
 // or something refuses the source now that was not known then. What only a lease
-// could vouch for is known and does not count again.
+// could vouch for is known and does not count again. When something could not be looked
+// at, it is looked for once more.
 func (s *Source) Changed(ctx context.Context) error {
 	path := quote(s.Target.Path)
 	if s.Target.ID.Kind == KindFile {
@@ -65,17 +66,30 @@ func (s *Source) Changed(ctx context.Context) error {
 			return fmt.Errorf("%s was changed while it was read", path)
 		}
 	}
-	v := s.guard.judge(s.Target, s.guard.look(ctx, s.Target))
+	f, came := s.newcomer(ctx)
+	if came && f.isBlind() { // once more, because we may have been stopped in the look
+		f, came = s.newcomer(ctx)
+	}
 	if err := ctx.Err(); err != nil {
 		return context.Cause(ctx)
 	}
-	for _, f := range v.Because {
-		known := slices.ContainsFunc(s.Verdict.All(), func(k Finding) bool { return k.Code == f.Code && k.Key == f.Key })
-		if !known {
-			return fmt.Errorf("%s came into use while it was read: %s", path, f.sentence())
-		}
+	if came {
+		return fmt.Errorf("%s came into use while it was read: %s", path, f.sentence())
 	}
 	return nil
+}
+
+// newcomer is the first reason against the source that was not known when it was
+// opened; one of somebody who was seen comes before what could not be looked at.
+func (s *Source) newcomer(ctx context.Context) (Finding, bool) {
+	v := s.guard.judge(s.Target, s.guard.look(ctx, s.Target))
+	reasons := slices.DeleteFunc(v.Because, func(f Finding) bool {
+		return slices.ContainsFunc(s.Verdict.All(), func(k Finding) bool { return k.Code == f.Code && k.Key == f.Key })
+	})
+	if len(reasons) == 0 {
+		return Finding{}, false
+	}
+	return reasons[max(0, slices.IndexFunc(reasons, func(f Finding) bool { return !f.isBlind() }))], true
 }
 
 // Close releases the source's descriptors.

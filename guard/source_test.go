@@ -119,6 +119,40 @@ func TestSourceComesIntoUse(t *testing.T) {
 	}
 }
 
+// A look that was late, because the host is slow or we were stopped in it, is made
+// once more before a whole copy is said to be torn.
+func TestSourceLooksOnceMore(t *testing.T) {
+	late, writer := Finding{Code: "blind.procfd", Key: "procfd"}, Finding{Code: FDWrite, Key: "x.1"}
+	for _, tt := range []struct {
+		name  string
+		looks [][]Finding // the first, and those at the end
+		want  bool        // whether it is said to have changed
+	}{
+		{"late once", [][]Finding{nil, {late}, nil}, false},
+		{"late twice", [][]Finding{nil, {late}, {late}}, true},
+		{"late, then a writer", [][]Finding{nil, {late}, {writer}}, true},
+		{"a writer beside what was late, who left", [][]Finding{nil, {late, writer}, nil}, true},
+	} {
+		b := newPlace(t)
+		g := b.reader()
+		looks := 0
+		g.Collectors = []Collector{stub{"procfd", func(_ context.Context, _ *Target, s *Sheet) {
+			for _, f := range tt.looks[looks] {
+				s.Found(f)
+			}
+			looks++
+		}}}
+		src, err := g.Open(t.Context(), b.path)
+		if err != nil {
+			t.Fatalf("%s: %v", tt.name, err)
+		}
+		if got := src.Changed(t.Context()); (got != nil) != tt.want {
+			t.Errorf("%s: %v", tt.name, got)
+		}
+		src.Close()
+	}
+}
+
 func TestSourceRefused(t *testing.T) {
 	b := newPlace(t)
 	if _, err := b.reader().Open(t.Context(), b.dir+"/gone.img"); !errors.Is(err, fs.ErrNotExist) {

@@ -181,7 +181,7 @@ func (f Finding) clarity() int {
 		return 1 // a running domain is said by its disk
 	case f.Domain != "" || f.Code == LockGuest || f.Code == ChainLive || f.Code == SelfWriting || strings.HasPrefix(string(f.Code), "xen."):
 		return 2
-	case slices.Contains([]Code{LeaseRefused, LeaseReaders, DMOpen, ExclHeld, ContentDirty, ContentMember}, f.Code), strings.HasPrefix(string(f.Code), "blind."):
+	case slices.Contains([]Code{LeaseRefused, LeaseReaders, DMOpen, ExclHeld, ContentDirty, ContentMember}, f.Code), f.isBlind():
 		return 0
 	}
 	return 1
@@ -208,7 +208,7 @@ func printable(s string) string {
 // sentence is the fact in one line.
 func (f Finding) sentence() string {
 	s := f.Detail
-	if !strings.HasPrefix(string(f.Code), "blind.") && f.Subject != "" {
+	if !f.isBlind() && f.Subject != "" {
 		s = f.Subject + " " + s
 	}
 	if f.Vouched != "" && f.Severity == Note {
