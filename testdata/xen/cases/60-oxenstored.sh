@@ -1,37 +1,50 @@
 # shellcheck shell=bash
 # The other xenstored.
 # xenstored: oxenstored
+. /lab/guest/claim.sh
 
 setup() {
-	image web1 web1.img
-	image golden golden.img
-	volume web1 web1
-	domu web1 "$(file /srv/images/web1.img xvda), $(phy /dev/vg0/web1 xvdb)"
+	image file file.img
+	image fresh fresh.img
+	claim_setup "$(file /srv/images/file.img xvdb)"
 }
 
 case_file() {
-	refuses web1 xen.vbd.connected loop.attached lease.refused -- overwrite golden.img web1.img
+	refuses db1 xen.vbd.connected loop.attached lease.refused -- overwrite fresh.img file.img
 }
 
 case_volume() {
-	xl pause web1
-	refuses web1 xen.vbd.connected dm.open -- overwrite golden.img /dev/vg0/web1
-	xl unpause web1
+	FROM=2M refuses db1 xen.vbd.connected dm.open -- overwrite fresh.img /dev/vg0/db1
 }
 
 case_hung() {
 	trap 'kill -CONT "$(cat /run/xen/xenstored.pid)"' EXIT
 	kill -STOP "$(cat /run/xen/xenstored.pid)"
-	HUNG=1 refuses - blind.xen xen.sysfs.vbd loop.attached -- overwrite golden.img web1.img
+	HUNG=1 refuses - blind.xen xen.sysfs.vbd loop.attached -- overwrite fresh.img file.img
 	kill -CONT "$(cat /run/xen/xenstored.pid)"
-	refuses web1 xen.vbd.connected -- overwrite golden.img web1.img
+	refuses db1 xen.vbd.connected -- overwrite fresh.img file.img
 }
 
+case_claim() {
+	hold web1
+	refused web1 reader
+	attach_refused
+	beats db1 xvda=ok
+	finish /dev/vg0/web1
+	all_work
+}
+
+case_reboot() { reboot_refused; }
+
+case_killed() { released; }
+
 case_rebuild() {
-	stop web1
-	forget web1
-	works overwrite golden.img web1.img
-	works overwrite golden.img /dev/vg0/web1
-	domu web1 "$(file /srv/images/web1.img xvda)" beat=xvda
-	says web1 'xvda is golden'
+	stop db1
+	forget db1
+	works overwrite fresh.img file.img
+	works overwrite fresh.img /dev/vg0/db1
+	recall db1
+	start db1
+	says db1 'xvda is fresh'
+	beats db1 'xvda=ok xvdb=ok'
 }
