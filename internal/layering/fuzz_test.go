@@ -42,7 +42,7 @@ func TestParsersAreFuzzed(t *testing.T) {
 	parsers := 0
 	for dir, files := range packages {
 		words := map[string]map[string]bool{} // what is named in the body of each function
-		declared := map[string]int{}           // how many have a name
+		declared := map[string]int{}          // how many have a name
 		reached := map[string]bool{}
 		var todo, found []string
 		for _, name := range files {
