@@ -23,7 +23,7 @@ const near = 6
 // test's. Each is a directory and a function.
 var ours = map[string]bool{
 	"bench.parseSize":             true, // BENCH_SIZE
-	"cmd/imgward.parseRate":       true, // --rate
+	"cmd/imgward.parseBytes":      true, // --limit-rate, --chunk
 	"imageops.ParseSum":           true, // --expect, of fixed length
 	"imageops/engine.parseScript": true, // faults of a test
 	"imageops/engine.parseClause": true,
