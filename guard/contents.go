@@ -86,7 +86,10 @@ func (heldImage) Close() error { return nil }
 // hold it. It does not break anybody's lease: another imgward's question is waited
 // for a little. nil: it has said why not.
 func openContents(ctx context.Context, host *Host, t *Target, s *Sheet) openImage {
-	if t.held != nil {
+	if t.held != nil && t.held.inherited && t.held.leased {
+		return nil // to open it would break our own lease; the first look has told
+	}
+	if t.held != nil && !t.held.inherited {
 		st, err := t.held.file.Stat()
 		if err != nil {
 			s.Blind(t.Real, err)

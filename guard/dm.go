@@ -27,9 +27,9 @@ func (dm) Collect(ctx context.Context, host *Host, t *Target, s *Sheet) {
 		return
 	}
 	number := hostfs.FormatDev(t.ID.Rdev)
-	expect := 0
+	expect := t.ownReaders()
 	if t.held != nil {
-		expect = 1
+		expect++
 	}
 	for i := 0; ; i++ {
 		open, err := mapperOpeners(ctx, host, t.ID)

@@ -31,7 +31,7 @@ func (excl) Collect(ctx context.Context, host *Host, t *Target, s *Sheet) {
 	}
 	f := Finding{Relation: Same, Subject: "the kernel", Key: "kernel", Source: "open O_EXCL of " + quote(t.Real)}
 	answer, err := "free", error(nil)
-	if t.held == nil || t.held.reading { // else our own exclusive open is the answer
+	if t.held == nil || t.held.reading || t.held.inherited { // else our own exclusive open is the answer
 		for i := 0; ; i++ {
 			answer, err = host.FS.Ask(ctx, hostfs.Excl, t.handle.Name())
 			if !errors.Is(err, syscall.EBUSY) || !host.again(ctx, i) {

@@ -20,6 +20,7 @@ type held struct {
 	pid         int
 	file        *os.File // the working descriptor, exclusive for a device
 	reading     bool     // the target is a source: file is open for reading, and nothing is locked
+	inherited   bool     // file was open before we came, for others too; a device's is not exclusive
 	readersOnly bool     // the first look found readers and no writer
 	gate        *gate    // nil where there is none
 	leased      bool
@@ -39,6 +40,23 @@ func (h *held) fd() int { return int(h.file.Fd()) }
 // is tells the descriptor that we hold of the target ourselves.
 func (h *held) is(pid, fd string) bool {
 	return h != nil && pid == strconv.Itoa(h.pid) && fd == strconv.Itoa(h.fd())
+}
+
+// shares tells that a descriptor leads to the very opening of the target that we
+// inherited, as that of the shell does which opened it for us (kcmp(2), KCMP_FILE).
+// Where the kernel does not say so, it is somebody else's.
+func (h *held) shares(pid, fd string) bool {
+	if h == nil || !h.inherited {
+		return false
+	}
+	p, err1 := strconv.Atoi(pid)
+	n, err2 := strconv.Atoi(fd)
+	if err1 != nil || err2 != nil {
+		return false
+	}
+	const kcmpFile = 0
+	order, _, errno := unix.Syscall6(unix.SYS_KCMP, uintptr(h.pid), uintptr(p), kcmpFile, uintptr(h.fd()), uintptr(n), 0)
+	return errno == 0 && order == 0
 }
 
 // tell tells the operator of what breaks nothing.
@@ -65,6 +83,13 @@ func (h *held) lease() (string, error) {
 		// Our own descriptor is open for writing, so a read lease cannot be
 		// asked for any more.
 		return "read", nil
+	case h.leaseErr == nil && h.inherited:
+		// The lease is on what is open, however many descriptors lead there.
+		if _, err := unix.FcntlInt(h.file.Fd(), unix.F_SETLEASE, unix.F_WRLCK); err != nil {
+			return "", err
+		}
+		_, err := unix.FcntlInt(h.file.Fd(), unix.F_SETLEASE, unix.F_UNLCK)
+		return "write", err
 	case h.leaseErr == nil:
 		return "", errors.New("no lease was asked for")
 	}
@@ -125,6 +150,18 @@ func (leaseLocker) Name() string { return "lease" }
 func (leaseLocker) Lock(ctx context.Context, _ *Host, t *Target) (func(context.Context) error, error) {
 	if t.ID.Kind != KindFile {
 		return nil, nil
+	}
+	if t.held.leased { // since before the look
+		if _, t.held.leaseErr = t.held.lease(); t.held.leaseErr != nil {
+			t.held.leased = false
+			return nil, t.held.leaseErr
+		}
+		if t.held.gate != nil {
+			t.held.leased = false
+			if t.held.leaseErr = t.unlease(); t.held.leaseErr != nil {
+				return nil, t.held.leaseErr
+			}
+		}
 	}
 	// One who waits at the gate counts as an opener until he is refused.
 	for range 50 {

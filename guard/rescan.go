@@ -69,7 +69,7 @@ func newRescan(host *Host, t *Target, policy Policy, cs []Collector, before Evid
 		r.names = append(r.names, c.Name())
 	}
 	for _, f := range before.Findings {
-		if f.Code == ExclFree && !before.view.severalWays() {
+		if f.Code == ExclFree && !before.view.severalWays() && !(before.view.held != nil && before.view.held.inherited) {
 			r.proved = append(r.proved, f)
 		}
 	}
@@ -401,7 +401,7 @@ func (t *Target) inForce() Finding {
 	default:
 		f.Detail = fmt.Sprintf("nothing keeps others from opening %s: who came is looked at every %s, and stops the writing", quote(t.Path), rescanEvery)
 		f.Source = "rescan"
-		if t.ID.Kind == KindBlock {
+		if t.ID.Kind == KindBlock && !t.held.inherited {
 			refused := "mounts and volumes are refused"
 			if t.held.claims.Load() != nil {
 				refused = "mounts, volumes and, by a claim in xenstore, domains are refused"

@@ -194,6 +194,13 @@ func (s *Sheet) final() bool {
 		slices.ContainsFunc(s.found, func(f Finding) bool { return ruleOf(f.Code).Write == Never })
 }
 
+// leaseGranted tells whether the kernel granted a lease on the target.
+func (s *Sheet) leaseGranted() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.ContainsFunc(s.found, func(f Finding) bool { return f.Code == LeaseFree })
+}
+
 // deadline is what one collector may take. A host with a thousand domains needs
 // a tenth of a second; a file server that does not answer must not hang us.
 const deadline = 5 * time.Second
@@ -216,18 +223,26 @@ func Examine(ctx context.Context, host *Host, t *Target, cs []Collector) Evidenc
 	view := t.look(ctx, host, stackSheet.Blind)
 	sheets := []*Sheet{stackSheet}
 	var wg sync.WaitGroup
-	var last []func()
+	var last, unproved []func()
 	for _, c := range cs {
 		s := &Sheet{collector: c.Name()}
 		sheets = append(sheets, s)
 		look := func() { s.run(ctx, c, host, view) }
-		if _, ok := c.(opening); ok {
+		switch c.(type) {
+		case opening:
 			last = append(last, look)
-			continue
+		case spared:
+			unproved = append(unproved, look)
+		default:
+			wg.Go(look)
 		}
-		wg.Go(look)
 	}
 	wg.Wait()
+	if !slices.ContainsFunc(sheets, (*Sheet).leaseGranted) {
+		for _, look := range unproved {
+			look()
+		}
+	}
 	for _, look := range last {
 		if !slices.ContainsFunc(sheets, (*Sheet).final) {
 			look()

@@ -15,6 +15,8 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"imgward/guard/hostfs"
 	"imgward/xenstore"
 )
@@ -87,7 +89,8 @@ type Target struct {
 	handle *pin   // the target, or its directory when it is missing
 	stack  *stack // as of the look that is going on
 	foot   []span
-	held   *held // what we hold of the target ourselves, from the second look on
+	held   *held      // what we hold of the target ourselves, from the second look on
+	own    []*os.File // devices that we read, which may be the target
 
 	// glance is how xenstore is scanned by one who watches it for changes; nil for
 	// all others, who scan it until it is quiet.
@@ -167,7 +170,7 @@ func fromRoot(path string) (string, error) {
 // path from the root.
 func resolveMissing(host *Host, path, full string) (*Target, error) {
 	if to, err := host.FS.Readlink(full); err == nil {
-		return nil, fmt.Errorf("open %s: it is a symbolic link to %s, which does not exist", quote(path), quote(to))
+		return nil, &danglingError{path, full, to}
 	}
 	dir, base := filepath.Split(full)
 	if base == "" || base == "." || base == ".." {
@@ -185,6 +188,17 @@ func resolveMissing(host *Host, path, full string) (*Target, error) {
 		Path: path, Real: filepath.Join(h.Real, base), Base: base, handle: newPin(h),
 		ID: ID{Kind: KindMissing, Dev: h.Stat.Dev, Ino: h.Stat.Ino},
 	}, nil
+}
+
+// A danglingError is about a symbolic link that leads nowhere.
+type danglingError struct {
+	path string // as it was given
+	from string // from the root
+	to   string // what the link says
+}
+
+func (e *danglingError) Error() string {
+	return fmt.Sprintf("open %s: it is a symbolic link to %s, which does not exist", quote(e.path), quote(e.to))
 }
 
 func openError(path string, err error) error {
@@ -229,6 +243,22 @@ func (p *pin) release() error {
 		return nil
 	}
 	return p.Handle.Close()
+}
+
+// reads tells a descriptor of a device that we read ourselves, as dd's input is.
+func (t *Target) reads(pid, fd string) bool {
+	return len(t.own) > 0 && pid == ownPID() && slices.ContainsFunc(t.own, func(f *os.File) bool { return fd == strconv.Itoa(int(f.Fd())) })
+}
+
+// ownReaders counts what of that is the target.
+func (t *Target) ownReaders() (n int) {
+	for _, f := range t.own {
+		var st unix.Stat_t
+		if err := unix.Fstat(int(f.Fd()), &st); err == nil && st.Mode&unix.S_IFMT == unix.S_IFBLK && BlockID(st.Rdev) == t.ID {
+			n++
+		}
+	}
+	return n
 }
 
 // Exists reports whether the target was there when it was resolved.

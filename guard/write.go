@@ -22,9 +22,11 @@ type Guard struct {
 	Lockers    []Locker
 	Watchers   []Watcher
 	Policy     Policy
-	Source     *Target  // what is copied onto the target; nil if nothing is
-	Command    []string // the operation as it was typed, for the record of an unfinished write
-	NoClaim    bool     // do not have Xen refuse a device while it is written
+	Source     *Target    // what is copied onto the target; nil if nothing is
+	Command    []string   // the operation as it was typed, for the record of an unfinished write
+	NoClaim    bool       // do not have Xen refuse a device while it is written
+	Own        []*os.File // what we read meanwhile, as dd does its input: if that is the target, a device, it is no reason to refuse
+	flags      int        // further flags of open(2) for the working descriptor
 
 	// Notice is told what is worth saying while work runs, and breaks nothing, one
 	// thing after the other, the last of it before Write returns. It is called from
@@ -83,10 +85,14 @@ func (g *Guard) examine(ctx context.Context, t *Target) Evidence {
 }
 
 func (g *Guard) collectors() []Collector {
-	if g.Collectors == nil {
-		return Collectors()
+	cs := g.Collectors
+	if cs == nil {
+		cs = Collectors()
 	}
-	return g.Collectors
+	if g.Policy.Operation.dd() {
+		return forDD(cs)
+	}
+	return cs
 }
 
 func (g *Guard) judge(t *Target, e Evidence) Verdict { return g.Policy.verdict(t, e) }
@@ -106,6 +112,9 @@ type Permit struct {
 	clean   bool
 }
 
+// dd tells that the target is written as dd writes: there is no mark.
+func (p *Permit) dd() bool { return p.mark == nil }
+
 // Target is what the permit is for.
 func (p *Permit) Target() *Target { return p.target }
 
@@ -123,15 +132,22 @@ func (p *Permit) File() (*os.File, error) {
 	if p.opened {
 		return p.file, nil
 	}
-	if err := p.mark.write(); err != nil {
-		return nil, fmt.Errorf("record the beginning of the write: %w", errors.Join(err, p.mark.restore()))
+	if !p.dd() {
+		if err := p.mark.write(); err != nil {
+			return nil, fmt.Errorf("record the beginning of the write: %w", errors.Join(err, p.mark.restore()))
+		}
 	}
 	if err := p.claim(); err != nil {
-		withdrawing := withdraw(context.WithoutCancel(p.hold.Context()), p.host, p.target, false)
-		return nil, errors.Join(err, withdrawing, p.mark.restore())
+		err = errors.Join(err, withdraw(context.WithoutCancel(p.hold.Context()), p.host, p.target, false))
+		if !p.dd() {
+			err = errors.Join(err, p.mark.restore())
+		}
+		return nil, err
 	}
 	p.opened = true
-	setDirect(p.file)
+	if !p.dd() {
+		setDirect(p.file)
+	}
 	p.held.tell(p.target.inForce())
 	return p.file, nil
 }
@@ -163,7 +179,7 @@ func (p *Permit) claim() error {
 
 // Lasting reports whether the record of an unfinished write will still be found
 // to be this target's after a reboot.
-func (p *Permit) Lasting() bool { return p.mark.Lasting }
+func (p *Permit) Lasting() bool { return !p.dd() && p.mark.Lasting }
 
 // Untouched says that nothing reached the target after all, so that it is what
 // it was before; if work does not fail all the same, it is whole.
@@ -211,65 +227,56 @@ func (e *WrittenError) Unwrap() error { return e.Err }
 // *IncompleteError when work began to write and did not finish, a *BrokenError or
 // *WrittenError when it did and something else is wrong, and otherwise, with
 // nothing written, what work returned.
-func (g *Guard) Write(ctx context.Context, path string, work func(ctx context.Context, p *Permit) error) (err error) {
-	var p *Permit
-	defer func() {
-		var incomplete *IncompleteError
-		var broken *BrokenError
-		if err != nil && p != nil && p.opened && !p.clean && !errors.As(err, &incomplete) && !errors.As(err, &broken) {
-			err = &WrittenError{path, err}
-		}
-	}()
+func (g *Guard) Write(ctx context.Context, path string, work func(ctx context.Context, p *Permit) error) error {
 	t, err := Resolve(ctx, g.Host, path)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, t.Close()) }()
 	if !t.Exists() {
-		return openError(path, fs.ErrNotExist)
+		return errors.Join(openError(path, fs.ErrNotExist), t.Close())
 	}
-	first := g.look(ctx, t)
-	if ctx.Err() != nil {
-		return context.Cause(ctx)
+	return g.write(ctx, t, work)
+}
+
+// write is Write to a target that was resolved, and closes it. One that we hold
+// already is inherited.
+func (g *Guard) write(ctx context.Context, t *Target, work func(ctx context.Context, p *Permit) error) (err error) {
+	var p *Permit
+	defer func() {
+		var incomplete *IncompleteError
+		var broken *BrokenError
+		if err != nil && p != nil && p.opened && !p.clean && !p.dd() && !errors.As(err, &incomplete) && !errors.As(err, &broken) {
+			err = &WrittenError{t.Path, err}
+		}
+	}()
+	defer func() { err = errors.Join(err, t.Close()) }()
+	t.own = g.Own
+	notice, told := queued(g.Notice)
+	defer told() // when nobody waits for us any more
+	telling := *g
+	telling.Notice = notice
+	g = &telling
+	hold, second, err := g.hold(ctx, t)
+	if t.held != nil && !t.held.inherited {
+		file := t.held.file
+		defer func() { err = errors.Join(err, file.Close()) }()
 	}
-	if err := g.judge(t, first).Err(); err != nil {
+	if hold == nil {
 		return err
 	}
-	file, err := t.open(unix.O_RDWR)
-	if errors.Is(err, syscall.ETXTBSY) {
-		first.Findings = append(first.Findings, shutFinding(t))
-		return g.judge(t, first).Err()
-	}
-	if errors.Is(err, syscall.EBUSY) {
-		first.Findings = append(first.Findings, Finding{
-			Code: ExclHeld, Relation: Same, Subject: "the kernel", Key: "kernel", Source: "open O_EXCL of " + quote(t.Real),
-			Detail: "refuses an exclusive open: somebody has claimed it since it was looked at", Remedy: "find out by what with \"lsblk\"",
-		})
-		return g.judge(t, first).Err()
-	}
+	defer func() { err = errors.Join(err, hold.Release(context.WithoutCancel(ctx))) }()
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, file.Close()) }()
-	notice, told := queued(g.Notice)
-	defer told() // when nobody waits for us any more
-	t.held = &held{pid: os.Getpid(), file: file, notice: notice, operation: g.Policy.Operation.String(), readersOnly: slices.ContainsFunc(first.Findings, func(f Finding) bool { return f.Code == LeaseReaders })}
-
-	hold, found := newHold(ctx, g.Host, t, g.Lockers)
-	defer func() { err = errors.Join(err, hold.Release(context.WithoutCancel(ctx))) }()
-	second := g.look(hold.Context(), t)
-	second.Findings = append(second.Findings, found...)
-	if ctx.Err() != nil {
-		return context.Cause(ctx)
+	p = &Permit{host: g.Host, target: second.view, file: t.held.file, held: t.held, hold: hold, noClaim: g.NoClaim}
+	policy := g.Policy
+	policy.Operation = policy.Operation.on(t.ID.Kind)
+	if !policy.Operation.dd() {
+		if p.mark, err = makeMark(ctx, g.Host, second.view, time.Now(), g.Command); err != nil {
+			return fmt.Errorf("record the beginning of the write: %w", err)
+		}
 	}
-	if err := g.judge(t, second).Err(); err != nil {
-		return err
-	}
-	p = &Permit{host: g.Host, target: second.view, file: file, held: t.held, hold: hold, noClaim: g.NoClaim}
-	if p.mark, err = makeMark(ctx, g.Host, second.view, time.Now(), g.Command); err != nil {
-		return fmt.Errorf("record the beginning of the write: %w", err)
-	}
-	t.held.rescan = newRescan(g.Host, second.view, g.Policy, g.collectors(), second, notice)
+	t.held.rescan = newRescan(g.Host, second.view, policy, g.collectors(), second, g.Notice)
 	hold.watch(g.Host, t, g.Watchers)
 	err = p.finish(ctx, work(hold.Context(), p))
 	var broken *BrokenError
@@ -279,6 +286,69 @@ func (g *Guard) Write(ctx context.Context, path string, work func(ctx context.Co
 		return g.judge(t, second).Err()
 	}
 	return err
+}
+
+// hold looks, judges, opens and locks the target, and looks and judges again. When it
+// is open, t.held says so, also where there is an error; the hold is nil until there
+// is something to release.
+func (g *Guard) hold(ctx context.Context, t *Target) (*Hold, Evidence, error) {
+	if g.Policy.Operation.dd() && t.ID.Kind == KindFile && t.held == nil {
+		if hold, e, err := g.alone(ctx, t); hold != nil || err != nil {
+			return hold, e, err
+		}
+	}
+	first := g.look(ctx, t)
+	if ctx.Err() != nil {
+		return nil, first, context.Cause(ctx)
+	}
+	if err := g.judge(t, first).Err(); err != nil {
+		return nil, first, err
+	}
+	if t.held == nil {
+		if err := g.open(t, first); err != nil {
+			return nil, first, err
+		}
+	}
+	return g.lock(ctx, t)
+}
+
+// open opens the working descriptor of a target that was judged by this evidence.
+func (g *Guard) open(t *Target, first Evidence) error {
+	file, err := t.open(unix.O_RDWR | g.flags)
+	if errors.Is(err, syscall.EACCES) && g.Policy.Operation.dd() {
+		file, err = t.open(unix.O_WRONLY | g.flags) // as dd does
+	}
+	switch {
+	case errors.Is(err, syscall.ETXTBSY):
+		first.Findings = append(first.Findings, shutFinding(t))
+		return g.judge(t, first).Err()
+	case errors.Is(err, syscall.EBUSY):
+		first.Findings = append(first.Findings, Finding{
+			Code: ExclHeld, Relation: Same, Subject: "the kernel", Key: "kernel", Source: "open O_EXCL of " + quote(t.Real),
+			Detail: "refuses an exclusive open: somebody has claimed it since it was looked at", Remedy: "find out by what with \"lsblk\"",
+		})
+		return g.judge(t, first).Err()
+	case err != nil:
+		return err
+	}
+	t.held = g.holding(file, slices.ContainsFunc(first.Findings, func(f Finding) bool { return f.Code == LeaseReaders }))
+	return nil
+}
+
+// holding is what we hold when we have file open.
+func (g *Guard) holding(file *os.File, readersOnly bool) *held {
+	return &held{pid: os.Getpid(), file: file, notice: g.Notice, operation: g.Policy.Operation.String(), readersOnly: readersOnly}
+}
+
+// lock takes the locks of an open target, and looks and judges again.
+func (g *Guard) lock(ctx context.Context, t *Target) (*Hold, Evidence, error) {
+	hold, found := newHold(ctx, g.Host, t, g.Lockers)
+	second := g.look(hold.Context(), t)
+	second.Findings = append(second.Findings, found...)
+	if ctx.Err() != nil {
+		return hold, second, context.Cause(ctx)
+	}
+	return hold, second, g.judge(t, second).Err()
 }
 
 // finish decides what became of the target.
@@ -293,6 +363,12 @@ func (p *Permit) finish(ctx context.Context, err error) error {
 	}
 	if !p.opened {
 		return err
+	}
+	if p.dd() {
+		if err == nil {
+			err = p.held.rescan.last(p.hold.Context())
+		}
+		return errors.Join(err, withdraw(context.WithoutCancel(ctx), p.host, p.target, false))
 	}
 	if p.mark.previous != nil && err == nil {
 		p.clean = false // it was incomplete, and was found to be whole
@@ -334,11 +410,12 @@ func (p *Permit) stillNamed(ctx context.Context) error {
 }
 
 // open gives a descriptor of the very inode or device that was resolved, without
-// following the path again; a device's is exclusive when it is writable.
+// following the path again; a device's is exclusive when it is writable. mode may have
+// other flags of open(2) in it.
 func (t *Target) open(mode int) (*os.File, error) {
 	flags := mode | unix.O_CLOEXEC | unix.O_NOCTTY | unix.O_LARGEFILE
 	switch {
-	case mode == unix.O_RDONLY:
+	case mode&unix.O_ACCMODE == unix.O_RDONLY:
 		flags |= unix.O_NONBLOCK // whoever leases it makes us fail, not wait
 	case t.ID.Kind == KindBlock:
 		flags |= unix.O_EXCL
