@@ -346,7 +346,9 @@ func dmTarget(base layer, kind string, args []string) []layer {
 		}
 		return out
 	case kind == "thin" && len(args) >= 2:
-		if rdev, err := hostfs.ParseDev(args[0]); err == nil {
+		rdev, err1 := hostfs.ParseDev(args[0])
+		_, err2 := strconv.ParseUint(args[1], 10, 64) // the volume's number in the pool
+		if err1 == nil && err2 == nil {
 			l := base
 			l.lower, l.size, l.slot = BlockID(rdev), math.MaxInt64, path.Join(args[0], args[1])
 			return append([]layer{l}, unknownTarget(base, args[2:])...)

@@ -52,10 +52,17 @@ func (r *Root) Save(w io.Writer) error {
 	return nil
 }
 
-// sorted lists what there are entries of, by name.
+// sorted lists what there are entries of, by name, and by kind as it is written: the
+// content of a file may become a line of bytes.
 func (c *record) sorted() []key {
+	written := func(k kind) kind {
+		if k == kindFile {
+			return kindBytes
+		}
+		return k
+	}
 	return slices.SortedFunc(maps.Keys(c.entries), func(a, b key) int {
-		return cmp.Or(cmp.Compare(a.name, b.name), cmp.Compare(a.kind, b.kind), cmp.Compare(a.question, b.question))
+		return cmp.Or(cmp.Compare(a.name, b.name), cmp.Compare(written(a.kind), written(b.kind)), cmp.Compare(a.question, b.question), cmp.Compare(a.kind, b.kind))
 	})
 }
 
