@@ -133,19 +133,20 @@ func TestNodeIsAskedAtTheEnd(t *testing.T) {
 func TestNodeWatchIsLost(t *testing.T) {
 	for _, which := range []string{"opens", "writes"} {
 		b, dev, _ := noded(t)
+		var n *nodeEvents
 		b.guard.Lockers = []Locker{nodeLocker{}, lockFunc(func(t *Target) (func(context.Context) error, error) {
-			n := t.held.node
-			if which == "opens" {
-				return nil, n.opens.SetReadDeadline(time.Now())
-			}
-			null, err := unix.Open("/dev/null", unix.O_RDONLY|unix.O_CLOEXEC, 0)
-			if err == nil {
-				err = errors.Join(unix.Dup3(null, n.writes, unix.O_CLOEXEC), unix.Close(null))
-			}
-			return nil, err
+			n = t.held.node
+			return nil, nil
 		})}
 		err := b.guard.Write(t.Context(), dev, func(ctx context.Context, p *Permit) error {
-			if _, err := p.File(); err != nil {
+			_, err := p.File()
+			if which == "opens" {
+				err = errors.Join(err, n.opens.SetReadDeadline(time.Now()))
+			} else {
+				null, nerr := unix.Open("/dev/null", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+				err = errors.Join(err, nerr, unix.Dup3(null, n.writes, unix.O_CLOEXEC), unix.Close(null))
+			}
+			if err != nil {
 				return err
 			}
 			<-ctx.Done()
