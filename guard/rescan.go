@@ -285,6 +285,19 @@ func (r *rescan) openers(ctx context.Context, c procfd) (readers []Finding, wors
 	return readers, nil
 }
 
+// stillWriting looks at all processes, which is done only once, and gives the first
+// that has the target open for more than reading in every one of a few looks.
+func (r *rescan) stillWriting(ctx context.Context) *Finding {
+	quick, once := *r, *r.host
+	quick.host, once.Patience = &once, 0
+	for i := 0; ; i++ {
+		_, worse := quick.openers(ctx, procfd{})
+		if worse == nil || !r.host.again(ctx, i) {
+			return worse
+		}
+	}
+}
+
 // account reports whether we and these readers are all that device-mapper counts.
 // It counts opens, and so do we: a descriptor that a process has from its parent, or
 // was sent, is no further one. What cannot be told counts for nothing, as a mapping
@@ -357,6 +370,11 @@ func (r *rescan) last(ctx context.Context) error {
 	}
 	if f, broken := r.look(ctx, cs); broken {
 		return brokenBy(f)
+	}
+	if r.target.held.protection() == byLooking && slices.Contains(r.names, procfd{}.Name()) {
+		if f := r.stillWriting(ctx); f != nil {
+			return brokenBy(*f)
+		}
 	}
 	if n := r.target.held.node; n != nil {
 		if _, wrote, err := n.ask(); wrote != nil {

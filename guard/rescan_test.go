@@ -210,6 +210,33 @@ func TestRescanTellsOfReaders(t *testing.T) {
 	b.wantBroken(t, "fd.write same sshd.50")
 }
 
+// Who has a device open for writing that nobody told of, because he took another
+// node of it, is found when all is written; one who reads, or is gone in a moment, is
+// no reason.
+func TestRescanFindsWriterAtTheEnd(t *testing.T) {
+	for flags, want := range map[string]Code{"0100001": FDWrite, "0100002": FDWrite, "0100000": ""} {
+		for _, stays := range []bool{true, false} {
+			m := newMachine()
+			m.disk("sdb", "8:16")
+			b := m.begin(t, "/dev/sdb", Policy{})
+			m.open("/proc/50", "3", devID("8:16"), flags)
+			var err error
+			synctest.Test(t, func(t *testing.T) {
+				b.host.Patience = 200 * time.Millisecond
+				if !stays {
+					time.AfterFunc(300*time.Millisecond, func() { m.fs.SetDir("/proc/50/fd") })
+				}
+				err = b.last(t.Context())
+				time.Sleep(time.Second)
+			})
+			var broken *BrokenError
+			if found := errors.As(err, &broken) && broken.Finding.Code == want; found != (stays && want != "") {
+				t.Errorf("%s, stays %t: %v", flags, stays, err)
+			}
+		}
+	}
+}
+
 // A descriptor that several processes have of one open is one opener, so that
 // nobody hides behind it.
 func TestRescanCountsOpens(t *testing.T) {
