@@ -84,7 +84,7 @@ func TestDomainMustBeDown(t *testing.T) {
 			later: func(o owner) { o.store.Set("/local/domain/9/name", "web1") }, want: []string{"domain.running web1"}},
 		{name: "rebooting, and not back yet", paused: true,
 			build: func(o owner) { o.xlProcess("80", "/var/log/xen/xl-web1.log", "create", "/etc/xen/web1.cfg") },
-			want:  []string{"domain.restarting xl.80"}},
+			want:  []string{"blind.configs /proc/80/cmdline", "domain.restarting xl.80"}},
 		{name: "its process ends", paused: true,
 			build: func(o owner) { o.xlProcess("80", "/var/log/xen/xl-web1.log", "create", "/etc/xen/web1.cfg") },
 			later: func(o owner) { o.end("80") }},
@@ -92,15 +92,15 @@ func TestDomainMustBeDown(t *testing.T) {
 			build: func(o owner) {
 				o.xlProcess("80", "/var/log/xen/xl-web1.log.1 (deleted)", "create", "/dev/null", "name='x'")
 			},
-			want: []string{"domain.restarting xl.80"}},
+			want: []string{"blind.configs /proc/80/cmdline", "domain.restarting xl.80"}},
 		{name: "being started", paused: true,
 			build: func(o owner) { o.xlProcess("80", "", "create", "/etc/xen/web1.cfg") },
-			want:  []string{"domain.restarting xl.80"}},
+			want:  []string{"blind.configs /proc/80/cmdline", "domain.restarting xl.80"}},
 		{name: "being restored", paused: true,
 			build: func(o owner) {
 				o.savedFile("/srv/w.save", 300, record("web1", image))
 				o.xlProcess("80", "", "restore", "/srv/w.save")
-			}, want: []string{"domain.restarting xl.80"}},
+			}, want: []string{"blind.configs /proc/80/cmdline", "domain.restarting xl.80"}},
 		{name: "a process whose domain cannot be told", paused: true,
 			build: func(o owner) { o.xlProcess("80", "", "migrate-receive") },
 			want:  []string{"blind.configs /proc/80/cmdline", "domain.restarting xl.80"}},
@@ -108,6 +108,7 @@ func TestDomainMustBeDown(t *testing.T) {
 			build: func(o owner) {
 				o.configure("web2", "/srv/images/other.img,,xvda")
 				o.xlProcess("80", "", "create", "/etc/xen/web2.cfg")
+				o.store.Set("/local/domain/9/name", "web2")
 			}},
 		{name: "libvirt's, with its daemon", paused: true, build: func(o owner) {
 			o.file("/etc/libvirt/libxl/web1.xml", "<domain><name>web1</name></domain>")

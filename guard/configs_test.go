@@ -455,3 +455,48 @@ func BenchmarkConfigs(b *testing.B) {
 		}
 	}
 }
+
+// Whatever a domain had plugged in while it ran, it gets again when it is rebooted,
+// and in between only xl knows. So every image may be its as long as xenstore does
+// not have the domain, and it makes no difference what of xl's process can be read.
+func TestBetweenTwoLives(t *testing.T) {
+	const web1 = "/var/log/xen/xl-web1.log"
+	restarting := []string{"blind.configs unrelated /proc/80/cmdline"}
+	for _, tt := range []struct {
+		name  string
+		build func(o owner)
+		want  []string
+	}{
+		{"it runs", func(o owner) { o.store.Set("/local/domain/9/name", "web1") }, nil},
+		{"it comes from another host", func(o owner) { o.store.Set("/local/domain/9/name", "web1--incoming") }, nil},
+		{"it is between", func(o owner) { o.store.Set("/local/domain/9/name", "web12") }, restarting},
+		{"it is between, and the log cannot be read", func(o owner) { o.fs.SetErr("/proc/80/fd/1", syscall.EACCES) }, restarting},
+		{"it is between, and there is an old record of it", func(o owner) {
+			o.file("/var/lib/xen/userdata-d.5.x.libxl-json", record("web1", "/srv/images/other.img"))
+		}, restarting},
+		{"it runs, and the log cannot be read", func(o owner) {
+			o.fs.SetErr("/proc/80/fd/1", syscall.EACCES)
+			o.store.Set("/local/domain/9/name", "web1")
+		}, nil},
+		{"domains cannot be listed", func(o owner) { o.store.Deny("/local/domain", "EACCES") }, restarting},
+		{"its name cannot be read", func(o owner) {
+			o.store.Set("/local/domain/9/name", "web1")
+			o.store.Deny("/local/domain/9/name", "EACCES")
+		}, restarting},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			o := newOwner(t)
+			o.xlProcess("80", web1, "create", "/etc/xen/web1.cfg")
+			tt.build(o)
+			got := o.collect(t, configs{}, "/dev/sda")
+			wantFound(t, slices.DeleteFunc(got, func(f Finding) bool { return f.Code == ConfigNamed }), tt.want...)
+		})
+	}
+
+	m := newMachine()
+	m.fs.SetErr("/proc/81/comm", syscall.ENOENT)
+	inv := &inventory{starts: []xlStart{{pid: "81", domain: "web1"}}}
+	if inv.restarting(m.host, &storeScan{}); len(inv.blind) > 0 {
+		t.Errorf("xl has ended since, and there is %v", inv.blind)
+	}
+}

@@ -62,8 +62,12 @@ func (t *Target) inventory(ctx context.Context, host *Host) *inventory {
 	l := t.descriptions
 	l.settle.Do(func() {
 		l.read.Do(func() { l.inventory = readInventory(ctx, host, t.ID) })
-		if scan, err := t.scan(); err == nil && scan != nil {
+		scan, err := t.scan()
+		if err == nil && scan != nil {
 			l.inventory.withoutUnplugged(ctx, host.Store, scan)
+		}
+		if err != nil || scan != nil { // what it means that there is no xenstore, the collector xen says
+			l.inventory.restarting(host, scan)
 		}
 		l.inventory.paths = newLookups(host.FS)
 	})

@@ -3,7 +3,9 @@ package guard
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"path"
+	"slices"
 	"strings"
 
 	"imgward/guard/domcfg"
@@ -71,6 +73,36 @@ func (r *inventoryReader) start(pid string, start domcfg.Start) {
 		// that has ended.
 		r.blind("configs", dir+"/cmdline", fmt.Errorf("xl may start %s at any moment, and what from is not known: %s", what, err.Error()))
 	}
+}
+
+// restarting says of the processes of xl whose domain xenstore does not have, or not
+// be read for, that they may be about to start it: with what was plugged in while it
+// ran before, which only their memory knows then (xl_vmcontrol.c, create_domain,
+// reload_domain_config). A domain that was renamed since xl started it counts as
+// missing, since xl's log has its old name.
+func (inv *inventory) restarting(host *Host, scan *storeScan) {
+	for _, x := range inv.starts {
+		where := "/proc/" + x.pid + "/cmdline"
+		if scan != nil && scan.called(x.domain) || slices.ContainsFunc(inv.blind, func(b inventoryBlind) bool { return b.where == where }) {
+			continue
+		}
+		if _, err := host.FS.ReadFile("/proc/" + x.pid + "/comm"); errors.Is(err, fs.ErrNotExist) {
+			continue // ended with its domain
+		}
+		inv.blind = append(inv.blind, inventoryBlind{"configs", where,
+			fmt.Errorf("xl may start domain %s at any moment, with what was plugged in while it ran, which only xl knows: wait until it runs", quote(x.domain))})
+	}
+}
+
+// called reports whether a domain exists under a name, or under that which it has
+// while it comes from another host.
+func (s *storeScan) called(name string) bool {
+	for _, n := range s.names {
+		if n == name || n == name+"--incoming" {
+			return name != ""
+		}
+	}
+	return false
 }
 
 // logged gives the domain that a process of xl looks after, by the log that it
