@@ -121,19 +121,24 @@ func (m *Mark) restore() error {
 }
 
 // replaceFile writes a file under a temporary name, syncs it, renames it into
-// place and syncs the directory.
+// place and syncs the directory. That name is the file's own, so that what is left
+// under it by one who was killed goes with the next.
 func replaceFile(name string, data []byte) error {
-	f, err := os.CreateTemp(filepath.Dir(name), ".new-*")
+	next := filepath.Join(filepath.Dir(name), ".new-"+filepath.Base(name))
+	if err := os.Remove(next); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	f, err := os.OpenFile(next, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return err
 	}
 	_, err = f.Write(data)
 	err = errors.Join(err, f.Sync(), f.Close())
 	if err == nil {
-		err = os.Rename(f.Name(), name)
+		err = os.Rename(next, name)
 	}
 	if err != nil {
-		return errors.Join(err, os.Remove(f.Name()))
+		return errors.Join(err, os.Remove(next))
 	}
 	return syncDir(filepath.Dir(name))
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -319,5 +320,44 @@ func TestStartTime(t *testing.T) {
 	}
 	if !running(m.host, "60", "4711") {
 		t.Error("a process of which it cannot be told does not run")
+	}
+}
+
+// What was left by one who was killed in the middle of writing a record goes with the
+// next record, and is none.
+func TestRecordCutShort(t *testing.T) {
+	b := newPlace(t)
+	left := func() (names []string) {
+		for _, dir := range []string{marksDir(b.guard.Host), b.guard.Host.State + "/writes"} {
+			entries, err := os.ReadDir(dir)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, e := range entries {
+				names = append(names, e.Name())
+			}
+		}
+		return names
+	}
+	if err := b.guard.Write(t.Context(), b.path, b.fill(b.content)); err != nil {
+		t.Fatal(err)
+	}
+	count := left()
+	if len(count) != 1 {
+		t.Fatalf("there is %q", count)
+	}
+	for _, dir := range []string{marksDir(b.guard.Host), b.guard.Host.State + "/writes"} {
+		b.put(dir+"/.new-"+count[0], []byte("half a re"))
+	}
+	target, v, err := b.guard.Check(t.Context(), b.path)
+	if err != nil || v.Decision != Proceed {
+		t.Fatalf("%v because of %v", err, v.Because)
+	}
+	target.Close()
+	if err := b.guard.Write(t.Context(), b.path, b.fill(b.content)); err != nil {
+		t.Fatal(err)
+	}
+	if got := left(); !slices.Equal(got, count) {
+		t.Errorf("left: %q", got)
 	}
 }
