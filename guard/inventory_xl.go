@@ -81,9 +81,10 @@ func (r *inventoryReader) start(pid string, start domcfg.Start) {
 // reload_domain_config). A domain that was renamed since xl started it counts as
 // missing, since xl's log has its old name.
 func (inv *inventory) restarting(host *Host, scan *storeScan) {
+	there := scan.called()
 	for _, x := range inv.starts {
 		where := "/proc/" + x.pid + "/cmdline"
-		if scan != nil && scan.called(x.domain) || slices.ContainsFunc(inv.blind, func(b inventoryBlind) bool { return b.where == where }) {
+		if there[x.domain] || slices.ContainsFunc(inv.blind, func(b inventoryBlind) bool { return b.where == where }) {
 			continue
 		}
 		if _, err := host.FS.ReadFile("/proc/" + x.pid + "/comm"); errors.Is(err, fs.ErrNotExist) {
@@ -94,15 +95,17 @@ func (inv *inventory) restarting(host *Host, scan *storeScan) {
 	}
 }
 
-// called reports whether a domain exists under a name, or under that which it has
-// while it comes from another host.
-func (s *storeScan) called(name string) bool {
-	for _, n := range s.names {
-		if n == name || n == name+"--incoming" {
-			return name != ""
-		}
+// called gives the names of all domains that exist, without what a name ends with
+// while its domain comes from another host.
+func (s *storeScan) called() map[string]bool {
+	names := map[string]bool{}
+	if s == nil {
+		return names
 	}
-	return false
+	for _, n := range s.names {
+		names[strings.TrimSuffix(n, "--incoming")] = n != ""
+	}
+	return names
 }
 
 // logged gives the domain that a process of xl looks after, by the log that it
