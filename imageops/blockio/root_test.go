@@ -46,7 +46,7 @@ func TestRootLoopDevices(t *testing.T) {
 					t.Errorf("limits %+v of %d-byte sectors", lim, sector)
 				}
 				testReadsAndWrites(t, file, f, what[:5*4096+300])
-				for _, rung := range []string{"zero out", "write"} {
+				for _, rung := range []string{"punch hole", "zero out", "write"} {
 					only(file, rung)
 					testZeroShapes(t, file, ZeroPunch)
 				}
@@ -73,6 +73,31 @@ func TestRootLoopDevices(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// A device hands back the storage of zeros where that was wanted, and only there.
+func TestRootDeviceHandsStorageBack(t *testing.T) {
+	testkit.Need(t, "root")
+	for how, freed := range map[ZeroMode]bool{ZeroPunch: true, ZeroKeep: false} {
+		_, backing := create(t, t.TempDir(), noise(4*mib, 1), false)
+		file, _ := open(t, blocktest.Attach(t, backing.Name(), 512), true)
+		if err := errors.Join(file.Zero(mib, 2*mib, how), file.Sync()); err != nil {
+			t.Fatal(err)
+		}
+		if how == ZeroPunch && gone(file, "punch hole") {
+			testkit.Missing(t, "a loop device that makes holes")
+		}
+		if got := blocks(t, backing); got < 3*mib != freed {
+			t.Errorf("how %d: %d bytes of storage are left of %d", how, got, 4*mib)
+		}
+		want := noise(4*mib, 1)
+		clear(want[mib : 3*mib])
+		got := make([]byte, 4*mib)
+		if _, err := file.ReadAt(got, 0); err != nil {
+			t.Fatal(err)
+		}
+		same(t, "device", got, want)
 	}
 }
 

@@ -12,7 +12,7 @@ type ZeroMode uint8
 
 const (
 	ZeroKeep  ZeroMode = iota // it stays allocated where the kernel can do that
-	ZeroPunch                 // a regular file may get a hole
+	ZeroPunch                 // a regular file may get a hole, and a device may hand storage back
 )
 
 // A rung is one way to make a range zero without sending the zeros.
@@ -24,10 +24,11 @@ type rung struct {
 
 // ladder is tried from the top: fallocate(2) with FALLOC_FL_PUNCH_HOLE and
 // FALLOC_FL_ZERO_RANGE, then BLKZEROOUT (linux/fs.h; the block layer writes
-// zeros where the device has no command for it). Behind the last rung zeros are
-// written. A discard is no rung: nothing says that discarded blocks read as zeros.
+// zeros where the device has no command for it). A hole in a device (Linux 4.9) is
+// made only by a command that leaves zeros. Behind the last rung zeros are written. A
+// discard is no rung: nothing says that discarded blocks read as zeros.
 var ladder = [...]rung{
-	{"punch hole", func(device bool, how ZeroMode) bool { return !device && how == ZeroPunch }, punchHole},
+	{"punch hole", func(_ bool, how ZeroMode) bool { return how == ZeroPunch }, punchHole},
 	{"zero range", func(device bool, _ ZeroMode) bool { return !device }, zeroRange},
 	{"zero out", func(device bool, _ ZeroMode) bool { return device }, zeroOut},
 }
