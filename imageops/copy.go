@@ -231,6 +231,7 @@ func (c *copier) transfer() error {
 		flow: c.flow, end: c.src, do: c.flow.do, size: c.size, holes: c.holes, sums: c.sums,
 		read: func(n int64) { c.rep.Read += n },
 		got:  c.put,
+		plan: c.allocate,
 		done: func(int64) {},
 	}
 	err := p.run()
@@ -262,6 +263,26 @@ func (c *copier) transfer() error {
 	return c.all(func(t *target) {
 		t.end(c.size)
 		t.sync()
+	})
+}
+
+// allocate has new targets own the storage for data that comes. It does not do so
+// where zeros in the data are not written.
+func (c *copier) allocate(ext []Extent) {
+	if c.size < 0 || c.o.Sparse == SparseDetect {
+		return
+	}
+	c.alive(func(t *target) bool {
+		for i, e := range ext {
+			end := e.End()
+			if i == len(ext)-1 {
+				end = c.holes.dataEnd(end)
+			}
+			if !e.Zero {
+				t.allocate(e, end)
+			}
+		}
+		return true
 	})
 }
 

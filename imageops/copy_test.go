@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -323,6 +324,65 @@ func TestFreshTargetIsSentDataOnly(t *testing.T) {
 			t.Errorf("written %d, want %d", rep.Written, 4096+8192)
 		}
 		same(t, "target", dst.bytes[:4<<20], src.bytes)
+	}
+}
+
+// owner is a new file that is given storage.
+type owner struct {
+	*disk
+	owned ranges
+	calls int
+	err   error
+}
+
+func (o *owner) Allocate(off, n int64) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.calls++; o.err == nil {
+		o.owned.add(off, n)
+	}
+	return o.err
+}
+
+// A new target owns the storage of the source's data, in blocks, before it is written,
+// and of nothing else.
+func TestNewTargetOwnsItsData(t *testing.T) {
+	const size = 80 << 20
+	src := &image{bytes: make([]byte, size+5), holes: [][2]int64{{1 << 20, 1 << 20}, {3<<20 + 100, 1 << 20}, {70 << 20, 2 << 20}}}
+	want := ranges{{Len: 1 << 20}, {Off: 2 << 20, Len: 1<<20 + 4096}, {Off: 4 << 20, Len: 66 << 20}, {Off: 72 << 20, Len: 8<<20 + 5}}
+	for _, chunk := range []int{testChunk, 4 << 20} {
+		dst := &owner{disk: &disk{bytes: make([]byte, size+5)}}
+		dst.after = func(e event) {
+			dst.mu.Lock()
+			defer dst.mu.Unlock()
+			more := slices.Clone(dst.owned)
+			if more.add(e.off, e.n); e.kind == engine.Write && !slices.Equal(more, dst.owned) {
+				t.Errorf("%d bytes at %d were written before they were owned", e.n, e.off)
+			}
+		}
+		if _, err := Copy(t.Context(), dst, src, whole(t, Options{ChunkSize: chunk, Fresh: true})); err != nil {
+			t.Fatal(err)
+		}
+		if !slices.Equal(dst.owned, want) {
+			t.Errorf("owns %s, want %s", spell(dst.owned), spell(want))
+		}
+		if dst.calls > 8 {
+			t.Errorf("was given storage %d times", dst.calls)
+		}
+	}
+	for _, o := range []Options{{}, {Fresh: true, Sparse: SparseDetect}} { // an old target, and zeros that may not be written
+		dst := &owner{disk: &disk{bytes: make([]byte, size+5)}}
+		if _, err := Copy(t.Context(), dst, src, whole(t, o)); err != nil || dst.calls > 0 {
+			t.Errorf("was given storage %d times, %v", dst.calls, err)
+		}
+	}
+	dst := &owner{disk: &disk{bytes: make([]byte, size+5)}, err: errors.ErrUnsupported}
+	if _, err := Copy(t.Context(), dst, src, whole(t, Options{Fresh: true})); err != nil || dst.calls != 1 {
+		t.Errorf("a target that cannot be given storage: asked %d times, %v", dst.calls, err)
+	}
+	dst.err = syscall.ENOSPC
+	if _, err := Copy(t.Context(), dst, src, whole(t, Options{Fresh: true})); !errors.Is(err, syscall.ENOSPC) {
+		t.Errorf("a full file system: %v", err)
 	}
 }
 

@@ -69,6 +69,12 @@ type Zeroer interface {
 	Zero(off, n int64, how blockio.ZeroMode) error
 }
 
+// An Allocator is a Dest that can be given the storage for a range before it is
+// written, without a change to its bytes. errors.ErrUnsupported means that it cannot.
+type Allocator interface {
+	Allocate(off, n int64) error
+}
+
 // An Uncacher is a Dest that can forget what it has cached of a range, so that
 // it is read back from the storage.
 type Uncacher interface {

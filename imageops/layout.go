@@ -61,6 +61,18 @@ func (h *holes) layout(off, n int64) ([]Extent, error) {
 	}
 }
 
+// dataEnd is where the data ends that the last layout came to at its end, at; that is
+// at itself, if zeros follow or were there.
+func (h *holes) dataEnd(at int64) int64 {
+	switch {
+	case h.next == nil:
+		return h.size
+	case h.cur.Zero:
+		return max(at, min(h.cur.Off, h.size))
+	}
+	return max(at, h.cur.End())
+}
+
 // advance goes to the next extent; next is nil behind the last.
 func (h *holes) advance() error {
 	e, err, ok := h.next()

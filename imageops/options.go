@@ -16,7 +16,7 @@ import (
 type Options struct {
 	// Bytes per request, a power of two from 4 KiB to 64 MiB, and chunks that exist, and
 	// with them requests in flight. Default: 8 of 2 MiB, or 4 of 4 MiB where an endpoint's
-	// Limits say that a disk turns and no manifest is made.
+	// Limits say that a disk turns and no manifest is made; with Delta a quarter less.
 	ChunkSize  int
 	QueueDepth int
 
@@ -153,6 +153,9 @@ func (o Options) filled(ends ...any) (Options, error) {
 	chunk, depth := defaultChunk, defaultDepth
 	if slices.ContainsFunc(ends, rotational) && !o.Manifest { // whose pieces are chunks
 		chunk, depth = turningChunk, turningDepth
+	}
+	if o.Delta { // each has room for the target's bytes
+		depth -= depth / 4
 	}
 	o.ChunkSize, o.QueueDepth = cmp.Or(o.ChunkSize, chunk), cmp.Or(o.QueueDepth, depth)
 	if o.Log == nil {

@@ -15,6 +15,7 @@ type pass struct {
 
 	read   func(n int64)                // so many bytes were read
 	got    func(c *chunk, ext []Extent) // the bytes of c are there, and this is what they are; may change them
+	plan   func(ext []Extent)           // nil, or told of what will be read next, in order
 	done   func(n int64)                // so many bytes were read and are in the tree
 	failed func() bool                  // nil, or whether to stop early
 	want   func(off int64) int64        // nil, or where the first chunk from off on is that is to be read, or the end
@@ -73,6 +74,9 @@ func (p *pass) begin(c *chunk) (more bool) {
 			p.flow.fail(err)
 			return false
 		}
+	}
+	if p.plan != nil {
+		p.plan(ext)
 	}
 	if len(ext) == 1 && ext[0].Zero {
 		c.data = p.flow.zeros[:n]

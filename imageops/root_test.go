@@ -159,7 +159,7 @@ func TestRootFullFileSystem(t *testing.T) {
 	}
 	rep, err := Copy(t.Context(), dst, &image{bytes: noise(64*mib, 1)}, whole(t, Options{Fresh: true}))
 	var op *OpError
-	if !errors.Is(err, unix.ENOSPC) || !errors.As(err, &op) || op.Op != "write" || op.Off <= 0 || op.Off >= 64*mib {
+	if !errors.Is(err, unix.ENOSPC) || !errors.As(err, &op) || op.Op != "allocate" || op.Off <= 0 || op.Off >= 64*mib {
 		t.Fatalf("got %v, want no space with an offset", err)
 	}
 	if !rep.Touched || rep.Digest != nil || rep.Written >= 32*mib {

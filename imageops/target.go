@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"math"
 
 	"imgward/imageops/blockio"
 	"imgward/imageops/engine"
@@ -26,6 +27,7 @@ type target struct {
 	taken  bool   // what is held back was zeroed
 	aside  bool   // what is put now is not of the source
 	delta  *delta // nil: all is written
+	owns   int64  // where the storage ends that a new target was given
 	run    Extent // zeros that wait for more
 	done   int64  // bytes of the source that are dealt with
 	flying int
@@ -182,6 +184,28 @@ func (t *target) write(ch *chunk, e Extent) {
 		t.rep.Written += e.Len
 		t.add(e.Len)
 	})
+}
+
+// ahead is how much storage a new target is given at a time. A direct write to a hole
+// waits for its storage, and for the writes beside it.
+const ahead = 64 << 20
+
+// allocate has a new target own the storage for e, data that goes on to end.
+func (t *target) allocate(e Extent, end int64) {
+	a, ok := t.dst.dst.(Allocator)
+	if !ok || !t.fresh || e.End() <= t.owns {
+		return
+	}
+	from, to := max(e.Off, t.owns), min(roundUp(e.End(), ahead), end)
+	err := a.Allocate(from, to-from)
+	switch {
+	case errors.Is(err, errors.ErrUnsupported):
+		t.owns = math.MaxInt64
+	case err != nil:
+		t.fail(err)
+	default:
+		t.owns = to
+	}
 }
 
 // growth is by how much a target of a stream is made longer at a time. It takes

@@ -178,6 +178,19 @@ func (f *File) Truncate(size int64) error {
 	return f.fail("truncate", -1, err)
 }
 
+// Allocate has a regular file own the storage for n bytes at off (fallocate(2)), which
+// read as zeros where nothing was written; the size stays. Where that cannot be done
+// the error is errors.ErrUnsupported.
+func (f *File) Allocate(off, n int64) error {
+	err := f.control(func(fd int) error {
+		return again(func() error { return unix.Fallocate(fd, unix.FALLOC_FL_KEEP_SIZE, off, n) })
+	})
+	if f.device || unsupported(err) {
+		err = errors.ErrUnsupported
+	}
+	return f.fail("allocate", off, err)
+}
+
 // Uncache drops the page cache behind n bytes at off (posix_fadvise(2),
 // POSIX_FADV_DONTNEED), so that the next read comes from the storage. Pages that
 // were not written back stay: Sync first.
