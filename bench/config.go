@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 )
 
 type config struct {
@@ -29,7 +30,22 @@ type set struct {
 	targets int
 	base    string // the peer that the others are compared with
 	peers   []peer
+	xfs     bool // on a file system that shares blocks, made for it
+	bars    []bar
 }
+
+// A bar is what one of ours has to reach. Without peers to be compared with it is
+// about ours alone.
+type bar struct {
+	ours    string
+	against []string      // the fastest of them counts
+	least   float64       // how many times as fast ours is
+	within  time.Duration // ours takes no longer
+	writes  float64       // ours writes no more than so many times what has changed
+}
+
+// maxPeak is the bar for the memory of all of ours, in bytes.
+const maxPeak = 64 << 20
 
 // A peer is one way to do it. In its arguments SRC is the source, and DST, DST2,
 // DST3 and so on are the targets; TOKEN is what imgward wants for DST.
@@ -58,7 +74,7 @@ func ours(imgward, name, args string) peer {
 // sets are what is measured, in the order in which it is.
 func sets(imgward string) []set {
 	overwrites := []peer{
-		ours(imgward, "blake3", "overwrite SRC DST --confirm TOKEN --no-verify"),
+		ours(imgward, "blake3", "overwrite --delta=false SRC DST --confirm TOKEN --no-verify"),
 		words("dd direct", ddDirect),
 		words("dd", ddCached),
 		words("ddrescue", "ddrescue -q -f --synchronous SRC DST"),
@@ -72,13 +88,19 @@ func sets(imgward string) []set {
 		fan = append(fan, strings.ReplaceAll(ddDirect, "DST", targetName(i)))
 	}
 	return []set{
-		{name: "overwrite", what: "a file is overwritten, the source is cold", old: 1, targets: 1, base: "dd direct", peers: overwrites},
-		{name: "overwrite-warm", what: "a file is overwritten, the source is in the page cache", old: 1, targets: 1, warm: true, base: "dd direct", peers: overwrites},
+		{name: "overwrite", what: "a file is overwritten, the source is cold", old: 1, targets: 1, base: "dd direct", peers: overwrites,
+			bars: []bar{{ours: "imgward blake3", against: []string{"dd direct"}, least: 1}}},
+		{name: "overwrite-warm", what: "a file is overwritten, the source is in the page cache", old: 1, targets: 1, warm: true, base: "dd direct", peers: overwrites,
+			bars: []bar{{ours: "imgward blake3", against: names(overwrites[1:]), least: 0.75}}},
 		{name: "verified", what: "a file is overwritten and read back", old: 1, targets: 1, base: "dd, cmp", peers: []peer{
-			ours(imgward, "blake3, read back", "overwrite SRC DST --confirm TOKEN"),
+			ours(imgward, "blake3, read back", "overwrite --delta=false SRC DST --confirm TOKEN"),
 			shell("dd, cmp", ddDirect+"; sync; echo 3 > /proc/sys/vm/drop_caches 2>/dev/null || :; cmp SRC DST"),
 			words("dcfldd sha256", "dcfldd if=SRC of=DST bs=4M conv=notrunc hash=sha256 status=off"),
+			words("dc3dd sha256", "dc3dd if=SRC of=DST hash=sha256 bufsz=4M"),
 			words("dc3dd hof sha256", "dc3dd if=SRC hof=DST hash=sha256 bufsz=4M"),
+		}, bars: []bar{
+			{ours: "imgward blake3, read back", against: []string{"dd, cmp"}, least: 1.5},
+			{ours: "imgward blake3, read back", against: []string{"dcfldd sha256", "dc3dd sha256"}, least: 8},
 		}},
 		{name: "sparse", what: "an image of which 60 % are holes is copied to a new file", sparse: true, targets: 1, base: "cp", peers: []peer{
 			ours(imgward, "no digest", "copy SRC DST --digest none --no-verify"),
@@ -87,17 +109,32 @@ func sets(imgward string) []set {
 			words("qemu-img", "qemu-img convert -f raw -O raw SRC DST"),
 			words("nbdcopy", "nbdcopy --flush SRC DST"),
 			shell("bmaptool", "bmaptool -q create SRC -o DST.bmap && bmaptool -q copy --bmap DST.bmap SRC DST; rm -f DST.bmap"),
+		}, bars: []bar{
+			{ours: "imgward no digest", against: []string{"cp", "qemu-img", "nbdcopy", "bmaptool"}, least: 1},
+			{ours: "imgward blake3", against: []string{"qemu-img", "bmaptool"}, least: 1},
 		}},
 		{name: "delta", what: "a file that has 99 % of the source already is overwritten", old: 1, nearly: true, targets: 1, base: "imgward in full", peers: []peer{
-			ours(imgward, "delta", "overwrite --delta SRC DST --confirm TOKEN --no-verify"),
-			ours(imgward, "in full", "overwrite SRC DST --confirm TOKEN --no-verify"),
+			ours(imgward, "delta", "overwrite SRC DST --confirm TOKEN --no-verify"),
+			ours(imgward, "in full", "overwrite --delta=false SRC DST --confirm TOKEN --no-verify"),
 			words("dd direct", ddDirect),
-		}},
+		}, bars: []bar{{ours: "imgward delta", against: []string{"imgward in full"}, least: 1.5}, {ours: "imgward delta", writes: 1.1}}},
 		{name: "clone", what: "four new files are made of one source", targets: 4, base: "four dd direct", peers: []peer{
 			ours(imgward, "clone", "clone --no-reflink --no-verify SRC DST DST2 DST3 DST4"),
 			shell("four dd direct", strings.Join(fan, "; ")),
-		}},
+		}, bars: []bar{{ours: "imgward clone", against: []string{"four dd direct"}, least: 2}}},
+		{name: "reflink", what: "a new file shares the blocks of one, on XFS", xfs: true, targets: 1, base: "cp", peers: []peer{
+			ours(imgward, "clone", "clone SRC DST"),
+			words("cp", "cp --reflink=always SRC DST"),
+		}, bars: []bar{{ours: "imgward clone", within: 50 * time.Millisecond}}},
 	}
+}
+
+func names(peers []peer) []string {
+	var all []string
+	for _, p := range peers {
+		all = append(all, p.name)
+	}
+	return all
 }
 
 // targetName stands for the i-th target in arguments.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	crand "crypto/rand"
 	"errors"
@@ -8,6 +9,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"os"
+	"os/exec"
 	"runtime"
 	"strings"
 
@@ -47,16 +49,17 @@ func fill(ctx context.Context, name string, size int64, sparse bool) error {
 	return errors.Join(f.Sync(), f.Close())
 }
 
-// change gives one MiB of a hundred other bytes, and less of a small file.
-func change(name string) error {
+// change gives one MiB of a hundred other bytes, and less of a small file, and says
+// how many that are.
+func change(name string) (n int64, err error) {
 	f, err := os.OpenFile(name, os.O_RDWR, 0)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	defer f.Close()
 	st, err := f.Stat()
 	if err != nil {
-		return err
+		return 0, err
 	}
 	var seed [32]byte
 	crand.Read(seed[:])
@@ -64,13 +67,14 @@ func change(name string) error {
 	buf := make([]byte, min(1<<20, st.Size()))
 	for off := st.Size() / 2 % (100 << 20); off+int64(len(buf)) <= st.Size(); off += 100 << 20 {
 		if _, err := io.ReadFull(random, buf); err != nil {
-			return err
+			return 0, err
 		}
 		if _, err := f.WriteAt(buf, off); err != nil {
-			return err
+			return 0, err
 		}
+		n += int64(len(buf))
 	}
-	return errors.Join(f.Sync(), f.Close())
+	return n, errors.Join(f.Sync(), f.Close())
 }
 
 // warm brings a file into the page cache.
@@ -149,4 +153,28 @@ func ownPeak() string {
 	_, v, _ := strings.Cut(string(status), "VmHWM:")
 	v, _, _ = strings.Cut(v, "\n")
 	return strings.TrimSpace(v)
+}
+
+// mountXFS makes a file system that shares blocks, with room for size bytes, and
+// mounts it at dir.
+func mountXFS(ctx context.Context, dir string, size int64) (unmount func() error, err error) {
+	image := dir + ".img"
+	f, err := os.OpenFile(image, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := errors.Join(f.Truncate(size+size/4+(512<<20)), f.Close(), os.MkdirAll(dir, 0o700)); err != nil {
+		return nil, err
+	}
+	for _, argv := range [][]string{{"mkfs.xfs", "-q", image}, {"mount", "-o", "loop", image, dir}} {
+		if out, err := exec.CommandContext(ctx, argv[0], argv[1:]...).CombinedOutput(); err != nil {
+			return nil, fmt.Errorf("%s: %w: %s", argv[0], err, bytes.TrimSpace(out))
+		}
+	}
+	return func() error {
+		if out, err := exec.Command("umount", dir).CombinedOutput(); err != nil {
+			return fmt.Errorf("umount: %w: %s", err, bytes.TrimSpace(out))
+		}
+		return os.Remove(image)
+	}, nil
 }

@@ -1,11 +1,11 @@
 // Command bench does pieces of work with imgward and with the programs that people
-// use instead, side by side in one run, and prints seconds and ratios. It judges
-// nothing: disks differ, and so do their days.
+// use instead, side by side in one run, and prints seconds, ratios, and which of its
+// bars are met. A bar that is not met is no failure: disks differ, and so do their days.
 //
 //	BENCH_SIZE    of the source, 4G unless told (K, M, G, T are powers of 1024)
 //	BENCH_DIR     where it lies, /var/tmp unless told; five times the size must fit
 //	BENCH_ROUNDS  5 unless told
-//	BENCH_ONLY    names of the pieces: overwrite overwrite-warm verified sparse delta clone
+//	BENCH_ONLY    names of the pieces: overwrite overwrite-warm verified sparse delta clone reflink
 package main
 
 import (

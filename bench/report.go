@@ -49,6 +49,54 @@ func report(w io.Writer, size int64, against string, results []*result, missing 
 	return errors.Join(err, failed)
 }
 
+// hurdles prints the bars of a set, and whether they are met. changed is how many
+// bytes of the targets differed from the source at most.
+func (s set) hurdles(w io.Writer, results []*result, changed int64) {
+	found := func(name string) *result {
+		i := slices.IndexFunc(results, func(r *result) bool { return r.peer.name == name && r.err == nil })
+		if i < 0 {
+			return &result{}
+		}
+		return results[i]
+	}
+	say := func(met bool, text string, args ...any) {
+		verdict := "not met"
+		if met {
+			verdict = "met"
+		}
+		fmt.Fprintf(w, "bar %s: %s\n", verdict, fmt.Sprintf(text, args...))
+	}
+	for _, b := range s.bars {
+		o := found(b.ours)
+		if o.took == nil {
+			say(false, "%s did not run", b.ours)
+			continue
+		}
+		m := median(o.took)
+		switch {
+		case b.within > 0:
+			say(m <= b.within, "%s takes %v, at most %v", b.ours, m.Round(time.Millisecond), b.within)
+		case b.writes > 0:
+			ratio := float64(o.wrote) / float64(changed)
+			say(ratio <= b.writes, "%s writes %.3f times the %d KiB that differ, at most %.1f", b.ours, ratio, changed>>10, b.writes)
+		}
+		for _, name := range b.against {
+			p := found(name)
+			if p.took == nil {
+				fmt.Fprintf(w, "bar open: %s against %s, which did not run\n", b.ours, name)
+				continue
+			}
+			ratio := median(p.took).Seconds() / m.Seconds()
+			say(ratio >= b.least, "%s is %.2f times as fast as %s, at least %.2f", b.ours, ratio, name, b.least)
+		}
+	}
+	for _, r := range results {
+		if r.peer.ours && r.rss > maxPeak {
+			say(false, "%s has a peak of %d MiB, at most %d", r.peer.name, r.rss>>20, maxPeak>>20)
+		}
+	}
+}
+
 // median of an even number of rounds is the mean of the middle two.
 func median(ds []time.Duration) time.Duration {
 	s := slices.Sorted(slices.Values(ds))

@@ -20,10 +20,11 @@ import (
 
 // A result is what the rounds of one peer took.
 type result struct {
-	peer peer
-	took []time.Duration
-	rss  int64 // the highest of all rounds, in bytes
-	err  error // of the round that failed; there are no more after it
+	peer  peer
+	took  []time.Duration
+	rss   int64 // the highest of all rounds, in bytes
+	wrote int64 // the most that it had the kernel bring to the disk, in bytes
+	err   error // of the round that failed; there are no more after it
 }
 
 // run makes the files, lets every peer of every set do its work in every round, and
@@ -56,7 +57,10 @@ func run(ctx context.Context, c config, w io.Writer) (err error) {
 }
 
 // runSet measures one set.
-func (c config) runSet(ctx context.Context, s set, dir string, w io.Writer) error {
+func (c config) runSet(ctx context.Context, s set, dir string, w io.Writer) (failed error) {
+	if s.xfs {
+		dir = filepath.Join(dir, "xfs")
+	}
 	src := filepath.Join(dir, "source")
 	var dsts []string
 	for i := range s.targets {
@@ -67,6 +71,14 @@ func (c config) runSet(ctx context.Context, s set, dir string, w io.Writer) erro
 			_ = os.Remove(name) // the directory goes with it
 		}
 	}()
+	if s.xfs {
+		unmount, err := mountXFS(ctx, dir, c.size)
+		if err != nil {
+			fmt.Fprintf(w, "\n%s: %s\nnot here: %v\n", s.name, s.what, err)
+			return nil
+		}
+		defer func() { failed = errors.Join(failed, unmount()) }()
+	}
 	if err := fill(ctx, src, c.size, s.sparse); err != nil {
 		return err
 	}
@@ -81,7 +93,7 @@ func (c config) runSet(ctx context.Context, s set, dir string, w io.Writer) erro
 		}
 		results = append(results, &result{peer: p})
 	}
-	cold := ""
+	cold, changed := "", int64(0)
 	for round := range c.rounds {
 		// Whoever runs later may find a warmer or a fuller disk.
 		order := slices.Clone(results)
@@ -92,16 +104,17 @@ func (c config) runSet(ctx context.Context, s set, dir string, w io.Writer) erro
 			if r.err != nil {
 				continue
 			}
-			if err := s.prepare(ctx, src, dsts); err != nil {
+			differs, err := s.prepare(ctx, src, dsts)
+			if err != nil {
 				return err
 			}
+			changed = max(changed, differs)
 			var token string
 			if r.peer.ours && slices.Contains(r.peer.argv, "TOKEN") {
 				if token, r.err = askToken(ctx, r.peer.argv[0], dsts[0]); r.err != nil {
 					continue
 				}
 			}
-			var err error
 			if cold, err = chill(append(dsts, src), c.dropCaches); err != nil {
 				return err
 			}
@@ -120,6 +133,7 @@ func (c config) runSet(ctx context.Context, s set, dir string, w io.Writer) erro
 		cold += ", then the source was read"
 	}
 	fmt.Fprintf(w, "\n%s: %s\ncold by %s; the time includes fsync of the targets\n", s.name, s.what, cold)
+	defer s.hurdles(w, results, changed)
 	return report(w, c.size*int64(s.targets), s.base, results, missing)
 }
 
@@ -133,38 +147,35 @@ func (p peer) program() string {
 }
 
 // prepare makes the targets what they are to be before the work: not there, full of
-// other bytes, or nearly equal to the source.
-func (s set) prepare(ctx context.Context, src string, dsts []string) error {
+// other bytes, or nearly equal to the source, and says how many bytes are not.
+func (s set) prepare(ctx context.Context, src string, dsts []string) (differs int64, err error) {
 	for i, dst := range dsts {
-		if i >= s.old {
-			if err := os.Remove(dst); err != nil && !errors.Is(err, os.ErrNotExist) {
-				return err
+		st, err := os.Stat(dst)
+		switch {
+		case err != nil && !errors.Is(err, os.ErrNotExist):
+			return 0, err
+		case i >= s.old && err != nil:
+			continue
+		case i >= s.old:
+			if err := os.Remove(dst); err != nil {
+				return 0, err
 			}
 			continue
+		case err != nil || st.Size() == 0:
+			if err := exec.CommandContext(ctx, "cp", "--reflink=never", src, dst).Run(); err != nil {
+				return 0, fmt.Errorf("cp: %w", err)
+			}
 		}
-		st, err := os.Stat(dst)
-		if err == nil && st.Size() > 0 && !s.nearly {
+		if !s.nearly {
 			continue // what is in it costs the same, whatever it is
 		}
-		if err != nil && !errors.Is(err, os.ErrNotExist) {
-			return err
+		n, err := change(dst)
+		if err != nil {
+			return 0, err
 		}
-		if err == nil && s.nearly {
-			if err := change(dst); err != nil {
-				return err
-			}
-			continue
-		}
-		if err := exec.CommandContext(ctx, "cp", "--reflink=never", src, dst).Run(); err != nil {
-			return fmt.Errorf("cp: %w", err)
-		}
-		if s.nearly {
-			if err := change(dst); err != nil {
-				return err
-			}
-		}
+		differs += n
 	}
-	return nil
+	return differs, nil
 }
 
 // askToken gets what imgward wants to hear before it overwrites.
@@ -206,6 +217,7 @@ func (r *result) once(ctx context.Context, src string, dsts []string, token stri
 	r.took = append(r.took, time.Since(start))
 	if usage, ok := cmd.ProcessState.SysUsage().(*syscall.Rusage); ok {
 		r.rss = max(r.rss, usage.Maxrss<<10) // getrusage(2): in KiB
+		r.wrote = max(r.wrote, usage.Oublock*512)
 	}
 	for _, dst := range dsts {
 		if !compare {
