@@ -332,12 +332,11 @@ func TestChainMeetsPassingLease(t *testing.T) {
 			m := newMachine()
 			m.host.Patience = 200 * time.Millisecond
 			m.header("/srv/images/a.qcow2", 201, overlay("web1.img"))
-			leased, free := m.fs.Fail("data /srv/images/a.qcow2", errno), m.fs
-			m.host.FS = leased
-			time.AfterFunc(300*time.Millisecond, func() { m.host.FS = free })
-			wantFound(t, m.collect(t, chain{}, image), "chain.parent same /srv/images/a.qcow2")
-			m.host.FS = leased
+			m.fs = m.fs.Fail("data /srv/images/a.qcow2", errno)
+			m.host.FS = m.fs
 			wantFound(t, m.collect(t, chain{}, image), "blind.chain unrelated /srv/images/a.qcow2")
+			time.AfterFunc(300*time.Millisecond, func() { m.fs.SetData("/srv/images/a.qcow2", 0, overlay("web1.img")) })
+			wantFound(t, m.collect(t, chain{}, image), "chain.parent same /srv/images/a.qcow2")
 		})
 	}
 }
