@@ -3,7 +3,9 @@ package guard
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -51,10 +53,21 @@ func (chain) Collect(ctx context.Context, host *Host, t *Target, s *Sheet) {
 	if dirs = c.usedDirs(dirs); len(dirs) == 0 {
 		return
 	}
-	for _, dir := range dirs {
-		c.list(dir, s.Blind)
+	var unlisted []inventoryBlind
+	for range looks {
+		unlisted = nil
+		c.listing++
+		for _, dir := range dirs {
+			c.list(dir, func(where string, err error) { unlisted = append(unlisted, inventoryBlind{where: where, err: err}) })
+		}
+		c.readHeaders()
+		if !slices.ContainsFunc(c.order, c.moved) {
+			break
+		}
 	}
-	c.readHeaders()
+	for _, b := range unlisted {
+		s.Blind(b.where, b.err)
+	}
 	c.tell()
 	c.report(c.standing())
 }
@@ -67,6 +80,8 @@ type chainLook struct {
 	images map[ID]*imageFile
 	order  []*imageFile // as they were found
 	users  map[ID][]imageUser
+
+	listing int // how often the directories were listed since xenstore has answered
 }
 
 // An imageFile is a regular file that may be one, by what it is and not by its name.
@@ -75,6 +90,7 @@ type imageFile struct {
 	path string      // the first name that it was found by
 	dirs []string    // the directories it was found in; names in its header count from there
 	stat hostfs.Stat // as it was listed last
+	seen int         // in which listing
 	read bool        // its header was read since, or could not be
 	refs []probe.Reference
 	err  error // why some of them are not known
@@ -101,6 +117,12 @@ type userWords struct {
 	key     string
 	shut    string // how to end it
 	source  string
+}
+
+// moved tells an image that was not there any more under the name that the last
+// listing had: it has another by now, or none.
+func (c *chainLook) moved(img *imageFile) bool {
+	return img.seen == c.listing && errors.Is(img.err, fs.ErrNotExist)
 }
 
 // knownDirs gives the directories to look in that are known without xenstore, once

@@ -64,6 +64,7 @@ func (c *chainLook) list(dir string, blind func(where string, err error)) {
 			c.images[id] = img
 			c.order = append(c.order, img)
 		}
+		img.seen = c.listing
 		if img.stat != e.Stat || img.err != nil {
 			img.stat, img.path, img.read = e.Stat, path, false
 		}
@@ -106,7 +107,7 @@ func (c *chainLook) tell() {
 	read, skipped := 0, 0
 	for _, img := range c.order {
 		switch {
-		case !img.read || errors.Is(img.err, fs.ErrNotExist): // removed since the listing
+		case !img.read || errors.Is(img.err, fs.ErrNotExist) && !c.moved(img): // removed since it was listed
 		case errors.Is(img.err, errOurs):
 			skipped++
 		case img.err != nil:

@@ -54,6 +54,11 @@ func TestConfiguredDomains(t *testing.T) {
 		want   []string
 	}{
 		{"its file", func(m *machine) { m.configure("web1", image+",raw,xvda,w") }, image, []string{"config.named same web1"}},
+		{"a bare name with colons in it", func(m *machine) {
+			m.disk("sdb", "8:16")
+			m.link("/dev/disk/by-path/pci-0000:00:1f.2-ata-1", "/dev/sdb")
+			m.configure("web1", "phy:disk/by-path/pci-0000:00:1f.2-ata-1,xvda,w")
+		}, "/dev/sdb", []string{"config.named same web1"}},
 		{"another file", func(m *machine) { m.configure("web1", "/srv/images/other.img,raw,xvda,w") }, image, nil},
 		{"through a link", func(m *machine) {
 			m.link("/srv/current", "images/web1.img")
@@ -392,6 +397,46 @@ func TestInventoryOfALook(t *testing.T) {
 	}
 	if want := []string{"/srv/images", "/srv/pool", "/srv/saved"}; !slices.Equal(inv.dirs, want) {
 		t.Errorf("directories %q, want %q", inv.dirs, want)
+	}
+}
+
+// A description that gets another name between the listing and the reading is read by
+// that; a link to nothing is no such one, and what is renamed all the time is not
+// taken for removed.
+func TestDescriptionsThatMove(t *testing.T) {
+	const dir = "/etc/xen/"
+	for what, tt := range map[string]struct {
+		moves int
+		want  []string
+	}{
+		"once":         {1, []string{"config.named same web1"}},
+		"all the time": {100, []string{"blind.configs unrelated /etc/xen"}},
+		"away":         {-1, nil},
+	} {
+		m := newMachine()
+		at := 0
+		file := func() string { return fmt.Sprintf("%sweb%d.cfg", dir, at) }
+		m.file(file(), "name = 'web1'\ndisk = [ '"+image+",raw,xvda,w' ]\n")
+		m.link("/etc/xen/auto/gone.cfg", dir+"nothing.cfg")
+		m.fs.SetErr(dir+"nothing.cfg", syscall.ENOENT)
+		m.host.FS = m.fs.Record(func(op, name string) {
+			if op != "read" || name != file() || at == tt.moves {
+				return
+			}
+			text, err := m.fs.ReadFile(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			m.fs.Delete("file " + name)
+			m.fs.SetErr(name, syscall.ENOENT)
+			if at++; tt.moves > 0 {
+				m.file(file(), string(text))
+			}
+		})
+		wantFound(t, m.collect(t, configs{}, image), tt.want...)
+		if at == 0 {
+			t.Errorf("%s: nothing moved", what)
+		}
 	}
 }
 

@@ -254,8 +254,11 @@ func (l *exportLook) judge(e export) {
 	}
 	for _, p := range e.paths {
 		// Where the kernel tells what it has open, a path is what was meant once.
-		if e.id != (ID{}) || rel != Unrelated || !strings.HasPrefix(p, "/") {
+		if e.id != (ID{}) || rel != Unrelated {
 			break
+		}
+		if !strings.HasPrefix(p, "/") {
+			continue // what an operator calls it
 		}
 		st, err := l.host.FS.Stat(p)
 		if id, ok := idOf(st); err == nil && ok {

@@ -44,6 +44,10 @@ func TestExports(t *testing.T) {
 		{"a file", func(m *machine) {
 			m.file(lioDir+"/fileio_0/x/info", "Status: ACTIVATED\n        TCM FILEIO ID: 0        File: "+image+"  Size: 1  Mode: O_DSYNC Async: 0\n")
 		}, image, []string{"export.block same fileio_0/x"}},
+		{"a file that the operator calls otherwise", func(m *machine) {
+			m.file(lioDir+"/fileio_0/x/udev_path", "disk one\n")
+			m.file(lioDir+"/fileio_0/x/info", "Status: ACTIVATED\n        TCM FILEIO ID: 0        File: "+image+"  Size: 1  Mode: O_DSYNC Async: 0\n")
+		}, image, []string{"export.block same fileio_0/x"}},
 		{"a file whose name was taken away", func(m *machine) { m.file(lioDir+"/fileio_0/x/udev_path", "/srv/images/gone.img\n") },
 			"/srv/images/gone.img", []string{"export.block named fileio_0/x"}},
 		{"a RAM disk", func(m *machine) { m.file(lioDir+"/rd_mcp_0/ram/info", "Status: ACTIVATED\n") }, image, nil},

@@ -189,6 +189,7 @@ type inventoryReader struct {
 	xen    bool              // there are directories of Xen's tools
 	pools  map[string]string // name to directory, or to "" when it has none here
 	live   map[string]bool   // domains that have a record of running
+	gone   bool              // what was to be read last is not there
 	known  map[knownDisk]bool
 }
 
@@ -202,28 +203,51 @@ func (r *inventoryReader) blind(collector, where string, err error) {
 	r.out.blind = append(r.out.blind, inventoryBlind{collector, where, err})
 }
 
-// list gives the names in a directory of descriptions, none when it is not there.
-func (r *inventoryReader) list(collector, dir string) []string {
-	names, err := r.host.FS.ReadDir(dir)
-	switch {
-	case errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR):
-		return nil
-	case err != nil:
-		r.blind(collector, dir, err)
-		return nil
-	case r.ctx.Err() != nil:
-		return nil // said in the end
+// each reads what lies in a directory of descriptions, if that is there. What is gone
+// when its turn comes may have another name by then: the directory is listed again, and
+// what is gone once more is a link to nothing.
+func (r *inventoryReader) each(collector, dir string, read func(name string)) {
+	done := map[string]bool{}
+	gone := map[string]bool{}
+	for i := range looks {
+		names, err := r.host.FS.ReadDir(dir)
+		switch {
+		case errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR):
+			return
+		case err != nil:
+			r.blind(collector, dir, err)
+			return
+		case r.ctx.Err() != nil:
+			return // said in the end
+		case i == 0:
+			r.out.places++
+		}
+		again := false
+		for _, name := range names {
+			if done[name] {
+				continue
+			}
+			r.gone = false
+			read(name)
+			again = again || r.gone && !gone[name]
+			done[name], gone[name] = !r.gone || gone[name], r.gone
+		}
+		if !again {
+			return
+		}
 	}
-	r.out.places++
-	return names
+	r.blind(collector, dir, errors.New("what lies there is renamed all the time"))
 }
 
 // text reads a description of the collector configs; false when there is none.
 func (r *inventoryReader) text(file string) ([]byte, bool) {
 	b, err := r.host.FS.ReadFile(file)
 	switch {
-	case errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.EISDIR):
-		return nil, false // gone since the listing, a link to nothing, a directory
+	case errors.Is(err, fs.ErrNotExist):
+		r.gone = true // since the listing, or a link to nothing
+		return nil, false
+	case errors.Is(err, syscall.EISDIR):
+		return nil, false
 	case err != nil:
 		r.blind("configs", file, err)
 		return nil, false
@@ -236,22 +260,20 @@ func (r *inventoryReader) text(file string) ([]byte, bool) {
 // saved domains.
 func (r *inventoryReader) xl() (saves []string) {
 	before := r.out.places
-	for _, name := range r.list("configs", xenDir) {
+	r.each("configs", xenDir, func(name string) {
 		if strings.HasSuffix(name, ".cfg") {
 			r.xlFile(xenDir + "/" + name)
 		}
-	}
+	})
 	autos, saves := r.xendomains()
 	for _, dir := range autos {
-		for _, name := range r.list("configs", dir) {
-			r.xlFile(dir + "/" + name)
-		}
+		r.each("configs", dir, func(name string) { r.xlFile(dir + "/" + name) })
 	}
-	for _, name := range r.list("configs", xenLibDir) {
+	r.each("configs", xenLibDir, func(name string) {
 		if strings.HasPrefix(name, "userdata-d.") {
 			r.userdata(xenLibDir + "/" + name)
 		}
-	}
+	})
 	r.xen = r.out.places > before
 	return saves
 }
@@ -316,9 +338,9 @@ func (r *inventoryReader) xendomains() (autos, saves []string) {
 // libvirt reads the domains of one driver of libvirt's: those that are defined,
 // or those that run.
 func (r *inventoryReader) libvirt(dir string, live bool) {
-	for _, name := range r.list("configs", dir) {
+	r.each("configs", dir, func(name string) {
 		if !strings.HasSuffix(name, ".xml") {
-			continue
+			return
 		}
 		file := dir + "/" + name
 		if text, ok := r.text(file); ok {
@@ -328,55 +350,56 @@ func (r *inventoryReader) libvirt(dir string, live bool) {
 			}
 			r.add(d, file, err, disk{Live: live})
 		}
-	}
+	})
 }
 
 func (r *inventoryReader) libvirtPools() {
 	for _, dir := range libvirtDirs {
-		for _, name := range r.list("configs", dir+"storage") {
-			if !strings.HasSuffix(name, ".xml") {
-				continue
-			}
+		r.each("configs", dir+"storage", func(name string) {
 			file := dir + "storage/" + name
+			if !strings.HasSuffix(name, ".xml") {
+				return
+			}
 			text, ok := r.text(file)
 			if !ok {
-				continue
+				return
 			}
 			pool, at, err := domcfg.ParsePool(text)
 			if err != nil {
 				r.blind("configs", file, err)
 			}
 			r.pools[pool] = at
-		}
+		})
 	}
 }
 
 // savedIn reads the saved domains in a directory. A file there that is none is
 // not understood: whatever starts domains again will try it.
 func (r *inventoryReader) savedIn(dir string) {
-	for _, name := range r.list("saved", dir) {
+	r.each("saved", dir, func(name string) {
 		file := dir + "/" + name
 		st, err := r.host.FS.Stat(file)
-		if errors.Is(err, fs.ErrNotExist) || err == nil && (st.Type != hostfs.Regular || st.Size == 0) {
-			continue
+		r.gone = errors.Is(err, fs.ErrNotExist)
+		if r.gone || err == nil && (st.Type != hostfs.Regular || st.Size == 0) {
+			return
 		}
 		if id, ok := idOf(st); ok && id == r.target {
-			continue
+			return
 		}
 		if err == nil {
 			err = r.notLeased(st)
 		}
 		if err != nil {
 			r.blind("saved", file, err)
-			continue
+			return
 		}
 		d, err := r.save(file)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
+		if r.gone = errors.Is(err, fs.ErrNotExist); r.gone {
+			return
 		}
 		r.out.saves++
 		r.add(d, file, err, disk{Saved: true})
-	}
+	})
 }
 
 // notLeased is an error for a file that opening it for reading would disturb.

@@ -470,12 +470,13 @@ func imagePaths(text string) []string {
 			}
 		}
 	}
-	if !strings.HasPrefix(v, "/") && !strings.Contains(v, ":") {
-		add("/dev/" + v)
-	}
 	for rest, more := v, true; more; {
 		var head string
 		add(rest)
+		// A colon behind a slash is a part of it: disk/by-path/pci-0000:00:1f.2-ata-1.
+		if begin, _, _ := strings.Cut(rest, "/"); begin != "" && !strings.Contains(begin, ":") {
+			add("/dev/" + rest)
+		}
 		head, rest, more = strings.Cut(rest, ":")
 		add(head)
 	}
