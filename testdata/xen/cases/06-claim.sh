@@ -9,13 +9,13 @@ setup() { claim_setup; }
 # undisturbed: others go on, and Xen's tools see nothing
 undisturbed() {
 	step undisturbed
-	beats db1 xvda=ok
 	no grep -q 32760 <(xl list; xl list -l; xl vm-list; xl block-list db1; xentop -b -i 1)
-	volume other other
-	domu other "$(phy /dev/vg0/other xvda)"
-	xl save other /srv/other.save
-	xl restore /srv/other.save
-	beats other xvda=ok
+	xl save db1 /srv/db1.save
+	xl restore /srv/db1.save
+	beats db1 xvda=ok
+	volume other
+	config other "$(phy /dev/vg0/other xvda)"
+	xl create -q -p /etc/xen/other.cfg
 	destroy other
 	forget other
 	lvremove -fqq vg0/other
@@ -41,11 +41,19 @@ case_reboot() { reboot_refused; }
 # What kill -9 leaves is refused until somebody says that it may boot, or until it
 # is overwritten.
 case_killed() {
+	hold web1
 	left_behind
 	works overwrite golden.img /dev/vg0/web1
 	cmp golden.img /dev/vg0/web1
 	no claims
-	released
+
+	hold web1
+	left_behind
+	refused reader
+	attach_refused
+	imgward release /dev/vg0/web1
+	no claims
+	all_work
 }
 
 # A domain that was just started is found, and the claim withdrawn.

@@ -25,18 +25,19 @@ case_hung() {
 	refuses db1 xen.vbd.connected -- overwrite fresh.img file.img
 }
 
+# What imgward claims is refused while it writes, and after it was killed.
 case_claim() {
 	hold web1
 	refused web1 reader
 	attach_refused
 	beats db1 xvda=ok
-	finish /dev/vg0/web1
+	left_behind
+	imgward release /dev/vg0/web1
+	no claims
 	all_work
 }
 
 case_reboot() { reboot_refused; }
-
-case_killed() { released; }
 
 case_rebuild() {
 	stop db1

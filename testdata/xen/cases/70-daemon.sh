@@ -17,21 +17,20 @@ case_no_socket() {
 	mv /run/xenstored/away /run/xenstored/socket
 }
 
-# A thousand disks of other domains.
+# More than a thousand nodes of other domains: as much as can be read here within
+# imgward's three seconds, where a request takes a millisecond.
 case_thousand_nodes() {
 	local i b args=()
-	for i in {1000..1999}; do
+	for i in {1000..1199}; do
 		b=/local/domain/0/backend/vbd/$i/51712
 		args+=("/local/domain/$i/name" "other$i" "$b/params" "/srv/other/$i.img" "$b/mode" w "$b/dev" xvda "$b/state" 4 "$b/physical-device" "7:$i")
-		[ ${#args[@]} -lt 1200 ] || {
-			xenstore-write "${args[@]}"
-			args=()
-		}
 	done
+	xenstore-write "${args[@]}"
+	[ "$(xenstore-ls -f | grep -c /1[01][0-9][0-9])" -ge 1000 ]
 	refuses web1 xen.vbd.connected loop.attached lease.refused -- overwrite golden.img web1.img
 	free free.img
-	grep -q '100[0-9] domains' /tmp/said
-	for i in {1000..1999}; do echo "/local/domain/$i" "/local/domain/0/backend/vbd/$i"; done | xargs -n 500 xenstore-rm
+	grep -q '20[0-9] domains' /tmp/said
+	for i in {1000..1199}; do echo "/local/domain/$i" "/local/domain/0/backend/vbd/$i"; done | xargs xenstore-rm
 }
 
 # A free image of a host whose xenstored does not answer is not known to be free.

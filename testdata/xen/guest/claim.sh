@@ -107,8 +107,7 @@ detached() { no xenstore-exists "$1/51744" && no xenstore-exists "$1/51760"; }
 # all_work: what was refused of web1 works
 all_work() {
 	step 'all work again'
-	xl create -q /root/web1.cfg
-	says web1 'domu: ready'
+	xl create -q -p /root/web1.cfg
 	destroy web1
 	xl create -q -p /root/reader.cfg
 	destroy reader
@@ -140,23 +139,12 @@ reboot_refused() {
 	destroy web2
 }
 
-# left_behind: what a killed overwrite leaves, and check says what to do
+# left_behind: what a killed overwrite leaves is refused, and check says what to do
 left_behind() {
-	hold web1
 	break_off
 	refused web1
 	asked imgward check /dev/vg0/web1 || { cat /tmp/said; return 1; }
 	cat /tmp/said
 	grep -q 'imgward release /dev/vg0/web1' /tmp/said
 	grep -q 'did not finish' /tmp/said
-}
-
-# released: it stays refused in every way until somebody says that it may boot
-released() {
-	left_behind
-	refused reader
-	attach_refused
-	imgward release /dev/vg0/web1
-	no claims
-	all_work
 }
