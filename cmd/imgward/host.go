@@ -54,7 +54,12 @@ func (u *ui) open(c *cli.Context, op guard.Operation) (*session, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &session{ui: u, close: func() {}, policy: policy}
+	return u.connect(c.Context, policy, append([]string{"imgward", c.Command.Name}, c.Args().Slice()...))
+}
+
+// connect looks where xenstore is, for a command with this policy.
+func (u *ui) connect(ctx context.Context, policy guard.Policy, command []string) (*session, error) {
+	s := &session{ui: u, close: func() {}, policy: policy, command: command}
 	state := u.con.getenv("IMGWARD_STATE")
 	if state == "" {
 		state = usualState
@@ -72,9 +77,8 @@ func (u *ui) open(c *cli.Context, op guard.Operation) (*session, error) {
 	}
 	log := slog.New(slog.NewTextHandler(u.con.err, &slog.HandlerOptions{Level: level}))
 	s.host = &guard.Host{FS: hostfs.Live(), State: state, Local: local, Patience: 200 * time.Millisecond, Settle: 5 * time.Second, Log: log}
-	s.command = append([]string{"imgward", c.Command.Name}, c.Args().Slice()...)
 
-	conn, err := xenstore.Dial(c.Context, &xenstore.Config{Timeout: storeTimeout})
+	conn, err := xenstore.Dial(ctx, &xenstore.Config{Timeout: storeTimeout})
 	switch {
 	case err == nil:
 		s.host.Store, s.host.Claims = conn, conn

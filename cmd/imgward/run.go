@@ -58,6 +58,9 @@ func system() *console {
 // run carries out one command line and gives the exit status. It is the only
 // place that maps errors to exit statuses.
 func run(argv []string, con *console) int {
+	if words, ok := ddWords(argv); ok {
+		return runDD(words, con)
+	}
 	ctx, cancel := context.WithCancelCause(context.Background())
 	defer cancel(nil)
 	signals := make(chan os.Signal, 1)
@@ -214,6 +217,7 @@ func newApp(u *ui) *cli.App {
 			u.releaseCommand(),
 			u.preflightCommand(),
 			u.shellInitCommand(),
+			u.ddCommand(),
 		},
 	}
 	app.Commands = append(app.Commands, u.completeCommand(app))

@@ -24,7 +24,21 @@ func TestMain(m *testing.M) {
 	if os.Getenv(runAsProgram) != "" {
 		main()
 	}
-	testscript.Main(m, map[string]func(){"imgward": main})
+	testscript.Main(mainAndAfter{m}, map[string]func(){"imgward": main})
+}
+
+// mainAndAfter removes what tests have in common when all were run.
+type mainAndAfter struct{ *testing.M }
+
+func (m mainAndAfter) Run() int {
+	code := m.M.Run()
+	for _, dir := range removeAfterwards {
+		if err := os.RemoveAll(dir); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			code = 1
+		}
+	}
+	return code
 }
 
 // TestScripts runs the command lines of testdata/script against the real

@@ -1,0 +1,411 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"imgward/internal/testkit"
+)
+
+// program builds the program, once, and gives its path.
+func program(t testing.TB) string {
+	t.Helper()
+	path, err := built()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+var built = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "imgward")
+	if err != nil {
+		return "", err
+	}
+	removeAfterwards = append(removeAfterwards, dir)
+	path := filepath.Join(dir, "imgward")
+	if out, err := exec.Command("go", "build", "-o", path, ".").CombinedOutput(); err != nil {
+		return "", fmt.Errorf("go build: %w: %s", err, out)
+	}
+	return path, os.Symlink(path, filepath.Join(dir, "dd"))
+})
+
+// removeAfterwards are directories that several tests share.
+var removeAfterwards []string
+
+// Scripts as they are written around dd: for images, loaders, swap, measurements,
+// pipes. Each runs in a directory of its own, which has a file "disk" of 4 MiB and
+// one "text"; $LOOP is a device of 2 MiB. What they print, how they end and what
+// they leave is the same with dd, with a shell's function or alias, and with a link
+// of dd's name on the path.
+var ddScripts = []struct{ name, script string }{
+	{"boot sector", `
+		dd if=/dev/zero of=boot.img bs=1M count=4
+		printf '\353\074loader' | dd of=boot.img conv=notrunc
+		printf '\125\252' | dd of=boot.img bs=1 seek=510 conv=notrunc status=none
+		dd if=text of=boot.img bs=512 seek=1 conv=notrunc,sync 2>&1`},
+	{"loader of a board", `
+		cp disk card.img
+		dd if=text of=card.img bs=1k seek=8 conv=notrunc,fsync
+		dd if=text of=card.img bs=512 seek=1K conv=notrunc oflag=seek_bytes
+		dd if=text of=card.img bs=1 seek=40960 count=440 conv=notrunc status=noxfer`},
+	{"MBR kept and put back", `
+		dd if=disk of=mbr bs=446 count=1
+		dd if=/dev/zero of=disk bs=512 count=1 conv=notrunc
+		dd if=mbr of=disk bs=446 count=1 conv=notrunc`},
+	{"image with a file system", `
+		set -e
+		dd if=/dev/zero of=root.img bs=1 count=0 seek=8M
+		mkfs.ext4 -q -F -U 6e1a6c3c-6e0a-4f5f-9d3b-0a0c0e0d0f00 -E hash_seed=6e1a6c3c-6e0a-4f5f-9d3b-0a0c0e0d0f00 root.img
+		dd if=root.img bs=1 skip=1080 count=2 2>/dev/null | od -An -tx1
+		rm root.img`},
+	{"floppy", `
+		dd if=/dev/zero of=floppy.img bs=1440k count=1 2>log
+		dd if=text of=floppy.img seek=3 conv=notrunc 2>>log
+		cat log; rm log`},
+	{"swap file", `
+		umask 077
+		dd if=/dev/zero of=swapfile bs=1M count=8 status=none && mkswap -U 6e1a6c3c-6e0a-4f5f-9d3b-0a0c0e0d0f00 swapfile >/dev/null
+		stat -c '%a %s' swapfile`},
+	{"measurements", `
+		dd if=/dev/zero of=tmp bs=1M count=8 conv=fdatasync
+		dd if=tmp of=/dev/null bs=4k
+		dd if=/dev/zero of=tmp bs=512 count=20 oflag=dsync
+		dd if=/dev/zero of=tmp bs=64k count=16 oflag=direct conv=notrunc
+		dd if=/dev/zero of=/dev/null bs=1M count=50`},
+	{"over a line", `
+		dd if=disk bs=64k | gzip -1 | cat | gunzip | dd of=copy bs=1M iflag=fullblock
+		cmp disk copy
+		tar cf - text | dd bs=10k status=none | tar tf -
+		dd if=disk status=none | dd bs=4k 2>/dev/null | dd of=copy2 ibs=10k obs=1M iflag=fullblock conv=notrunc`},
+	{"pieces of one input", `
+		{ dd bs=1 count=3; dd bs=1 skip=2 count=4; dd count=1; cat; } <text >pieces
+		( dd bs=1k count=2 of=first; dd bs=1k of=rest ) <disk
+		dd bs=512 count=3 <disk >>pieces; dd if=text >>pieces; dd if=text >new`},
+	{"values read", `
+		magic=$(dd if=disk bs=1 skip=510 count=2 2>/dev/null | od -An -tx1)
+		size=$(dd if=disk bs=4 count=1 skip=3 status=none | od -An -tu4)
+		echo $magic $size
+		while IFS= read -r line; do echo "$line" | dd conv=ucase status=none; done <text | head -n 5
+		dd if=/dev/urandom bs=16 count=1 2>/dev/null | wc -c`},
+	{"input without end", `
+		yes | dd bs=1k count=100 iflag=fullblock of=answers
+		dd if=/dev/zero bs=64k 2>/dev/null | head -c 1000 | wc -c
+		dd if=/dev/zero 2>/dev/null | dd count=3 of=/dev/null; echo ${PIPESTATUS[@]}`},
+	{"errors that are looked at", `
+		if dd if=missing of=out 2>err; then echo wrong; else echo "status $?"; fi
+		cat err; rm err
+		dd if=text of=/dev/full || echo "full: $?"
+		dd if=text of=missing/x || echo "no directory: $?"
+		dd if=text of=. || echo "a directory: $?"
+		dd if=text of=text2 conv=excl && dd if=disk of=text2 conv=excl || echo "there: $?"
+		dd bs=x || echo "number: $?"
+		dd if=text of=nothing conv=nocreat || echo "none: $?"
+		dd if=text skip=1000 || echo never
+		ls`},
+	{"errors that end it", `
+		set -e
+		dd if=text of=ok
+		dd if=missing of=bad
+		echo never`},
+	{"records", `
+		dd if=text cbs=20 conv=block,ucase of=cards
+		dd if=cards cbs=20 conv=unblock,lcase
+		dd if=text conv=ebcdic cbs=32 | dd conv=ascii cbs=32 | cksum
+		dd if=text conv=swab | dd conv=swab | cmp - text`},
+	{"in place", `
+		dd if=text of=text conv=notrunc,ucase bs=64
+		dd if=disk of=disk bs=4k seek=100 count=10 conv=notrunc
+		dd if=/dev/null of=disk bs=1M seek=3
+		dd of=disk bs=1k seek=100 count=0
+		: | dd of=text
+		dd if=disk of=tail oflag=append conv=notrunc; dd if=text of=tail oflag=append`},
+	{"holes", `
+		dd if=disk of=sparse conv=sparse bs=64k
+		cmp disk sparse
+		dd if=/dev/zero of=zeros conv=sparse bs=1M count=3`},
+	{"names", `
+		dd if=text of='a name' bs=100; dd if=text of="it's"; ln -s new link; dd if=text of=link status=none
+		dd if='a name' of=-n; dd if=./-n count=1 status=none; dd if=$'new\nline' of=x; dd if=missing:x
+		dd -- if=text of=y status=none; dd --nonsense; dd -n; ls -l link | sed 's/.* link/link/'`},
+	{"a device", `
+		dd if=text of=$LOOP bs=512 seek=4 conv=notrunc,sync
+		dd if=disk of=$LOOP bs=1M count=1
+		dd if=disk of=$LOOP bs=64k count=4 seek=16 oflag=direct
+		dd if=$LOOP of=back bs=1M; cmp -n 1048576 disk back
+		dd if=$LOOP bs=512 skip=4096; dd if=$LOOP bs=512 skip=4097; dd if=text of=$LOOP seek=5000
+		dd if=/dev/zero of=$LOOP bs=300k || echo "its end: $?"
+		dd if=/dev/zero of=$LOOP bs=512 conv=fsync || echo "its end: $?"
+		dd if=disk of=$LOOP bs=1M oflag=direct || echo "its end: $?"
+		cat text >text3; dd if=text3 of=$LOOP oflag=direct bs=4096 || echo "$?"
+		dd if=text count=1 >$LOOP; dd if=$LOOP bs=4096 count=1 of=start`},
+}
+
+// elapsed is what no two runs of dd have in common.
+var elapsed = regexp.MustCompile(`copied, [^,\n]* s, [^\n]*/s`)
+
+func TestRealScripts(t *testing.T) {
+	dd := testkit.GNUdd(t)
+	testkit.Need(t, "root", "bash", "losetup", "mkfs.ext4", "mkswap")
+	bin := program(t)
+	dir := lab(t)
+	device := loop(t, write(t, filepath.Join(dir, "loop.img"), 2<<20, 3))
+	words := newWords(t, device)
+	text := strings.Repeat("The quick brown Fox\njumps over the lazy dog, and \x00on\n  \n", 40)
+	ways := []struct{ name, before string }{
+		{"dd", "PATH=" + filepath.Dir(dd) + ":$PATH"},
+		{"function", `dd() { imgward dd ` + words + ` "$@"; }`},
+		{"alias", "shopt -s expand_aliases; alias dd='imgward dd " + words + "'"},
+		{"link", "PATH=" + filepath.Dir(bin) + `:$PATH; [ ! -e "$LOOP" ] || dd() { command dd ` + words + ` "$@"; }`},
+	}
+	for _, s := range ddScripts {
+		t.Run(s.name, func(t *testing.T) {
+			var want string
+			for _, way := range ways {
+				work := filepath.Join(dir, "work")
+				if err := os.RemoveAll(work); err != nil {
+					t.Fatal(err)
+				}
+				if err := os.Mkdir(work, 0o755); err != nil {
+					t.Fatal(err)
+				}
+				write(t, filepath.Join(work, "disk"), 4<<20, 1)
+				if err := os.WriteFile(filepath.Join(work, "text"), []byte(text), 0o644); err != nil {
+					t.Fatal(err)
+				}
+				if strings.Contains(s.script, "$LOOP") {
+					command(t, dd, "if="+filepath.Join(work, "disk"), "of="+device, "bs=1M", "count=2", "conv=fsync", "status=none")
+				}
+				cmd := exec.Command("env", "--default-signal=PIPE", "bash", "-c", way.before+"\n"+s.script+"\n")
+				cmd.Dir = work
+				cmd.Env = append(os.Environ(), "PATH="+os.Getenv("PATH")+":"+filepath.Dir(bin), "LOOP="+device)
+				out, err := cmd.CombinedOutput()
+				var exit *exec.ExitError
+				if err != nil && !errors.As(err, &exit) {
+					t.Fatal(err)
+				}
+				got := fmt.Sprintf("%s\nstatus %d\n%s", elapsed.ReplaceAll(out, []byte("copied, T, R")), cmd.ProcessState.ExitCode(),
+					command(t, "sh", "-c", "cd "+work+" && find . -type f -print0 | sort -z | xargs -0 sha256sum; find . -printf '%p %y %m %s %l\\n' | grep -v '^\\. ' | sort; sha256sum <"+device))
+				if way.name == "dd" {
+					want = got
+				} else if got != want {
+					t.Errorf("with the %s:\n%s\nwith dd:\n%s", way.name, got, want)
+				}
+			}
+		})
+	}
+}
+
+// newWords are what a host on which some process cannot be read makes necessary.
+func newWords(t *testing.T, device string) string {
+	t.Helper()
+	for line := range strings.Lines(imgward(t, nil, "check", device).err) {
+		if _, words, ok := strings.Cut(line, "add: "); ok {
+			return strings.TrimSpace(words)
+		}
+	}
+	return ""
+}
+
+// A talker is a dd, or ours, that is given input and signals bit by bit.
+type talker struct {
+	cmd    *exec.Cmd
+	stdin  io.WriteCloser
+	stderr bytes.Buffer
+	mu     sync.Mutex
+}
+
+func (k *talker) Write(b []byte) (int, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.stderr.Write(b)
+}
+
+func (k *talker) said() string {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return elapsed.ReplaceAllString(k.stderr.String(), "copied, T, R")
+}
+
+// talk starts argv.
+func talk(t *testing.T, env []string, argv ...string) *talker {
+	t.Helper()
+	k := &talker{cmd: exec.Command(argv[0], argv[1:]...)}
+	k.cmd.Stderr, k.cmd.Env = k, append(os.Environ(), env...)
+	var err error
+	if k.stdin, err = k.cmd.StdinPipe(); err != nil {
+		t.Fatal(err)
+	}
+	if err := k.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if k.cmd.ProcessState == nil {
+			_ = k.cmd.Process.Kill() // the test has failed
+			_ = k.cmd.Wait()
+		}
+	})
+	return k
+}
+
+// feed gives it one block, and waits until it was read.
+func (k *talker) feed(t *testing.T, n int) {
+	t.Helper()
+	if _, err := k.stdin.Write(bytes.Repeat([]byte("x"), n)); err != nil {
+		t.Fatal(err)
+	}
+	k.asleep(t)
+}
+
+// asleep waits until the process has nothing to do but to wait for input: its
+// threads sleep, and its processor time stands still.
+func (k *talker) asleep(t *testing.T) {
+	t.Helper()
+	last, still := "", 0
+	for range 1000 {
+		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", k.cmd.Process.Pid))
+		if err != nil {
+			t.Fatal(err)
+		}
+		// proc_pid_stat(5): the state is the third field, times are 14 and 15.
+		f := strings.Fields(string(b[bytes.LastIndexByte(b, ')')+1:]))
+		if now := f[11] + " " + f[12]; f[0] == "S" && now == last {
+			if still++; still == 10 {
+				return
+			}
+		} else {
+			last, still = now, 0
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	t.Fatal("it is never at rest")
+}
+
+// signal sends a signal and waits for more to be said.
+func (k *talker) signal(t *testing.T, s syscall.Signal, statistics int) {
+	t.Helper()
+	if err := k.cmd.Process.Signal(s); err != nil {
+		t.Fatal(err)
+	}
+	for range 1000 {
+		if strings.Count(k.said(), "copied") >= statistics {
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	t.Fatalf("no statistics after %v: %q", s, k.said())
+}
+
+// Signals: statistics on SIGUSR1, as often as it comes; SIGINT prints them and ends
+// dd by the signal, SIGTERM ends it without a word.
+func TestSignalsOfDD(t *testing.T) {
+	dd := testkit.GNUdd(t)
+	bin := program(t)
+	dir := lab(t)
+	old := write(t, filepath.Join(dir, "old"), 1000, 1)
+	for _, tt := range []struct {
+		name string
+		env  []string
+		args []string
+		end  syscall.Signal
+	}{
+		{"new file", nil, []string{"of=new", "bs=10"}, syscall.SIGINT},
+		{"standard output", nil, []string{"bs=10"}, syscall.SIGINT},
+		{"existing file", nil, []string{"of=" + old, "bs=10"}, syscall.SIGINT},
+		{"existing file, terminated", nil, []string{"of=" + old, "bs=10"}, syscall.SIGTERM},
+		{"reblocked", nil, []string{"of=new", "ibs=7", "obs=20"}, syscall.SIGINT},
+		{"silent", nil, []string{"of=new", "bs=10", "status=none"}, syscall.SIGINT},
+		{"terminated", nil, []string{"of=new", "bs=10"}, syscall.SIGTERM},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			var want string
+			for _, argv := range [][]string{{dd}, {bin, "dd"}} {
+				t.Chdir(t.TempDir())
+				k := talk(t, tt.env, append(argv, tt.args...)...)
+				k.feed(t, 25)
+				loud := tt.name != "silent"
+				n := 0
+				for range 2 {
+					if n++; loud {
+						k.signal(t, syscall.SIGUSR1, n)
+					}
+				}
+				k.feed(t, 10)
+				if err := k.cmd.Process.Signal(tt.end); err != nil {
+					t.Fatal(err)
+				}
+				err := k.cmd.Wait()
+				var exit *exec.ExitError
+				if !errors.As(err, &exit) || exit.Sys().(syscall.WaitStatus).Signal() != tt.end {
+					t.Errorf("%v ended with %v", argv, err)
+				}
+				got := k.said()
+				if len(argv) == 1 {
+					want = got
+				} else if got != want {
+					t.Errorf("%q\ndd: %q", got, want)
+				}
+			}
+		})
+	}
+}
+
+// Progress on a terminal: one line that is written over, and ended before anything
+// else is said.
+func TestProgressOnATerminal(t *testing.T) {
+	dd := testkit.GNUdd(t)
+	testkit.Need(t, "script")
+	bin := program(t)
+	lab(t)
+	line := regexp.MustCompile(`(\r[0-9]+ bytes copied, [0-9]+ s, [^\r\n]*)+`)
+	var want string
+	for _, argv := range []string{dd, bin + " dd"} {
+		t.Chdir(t.TempDir())
+		out := command(t, "script", "-qec", "(printf 1234567; sleep 1.2; printf x; sleep 1.2; printf 89) | "+argv+" bs=9 of=out status=progress", "/dev/null")
+		if !line.MatchString(out) {
+			t.Errorf("%s shows no progress: %q", argv, out)
+		}
+		got := elapsed.ReplaceAllString(line.ReplaceAllString(out, "\rPROGRESS"), "copied, T, R")
+		if want == "" {
+			want = got
+		} else if got != want {
+			t.Errorf("%q\ndd: %q", got, want)
+		}
+	}
+}
+
+// What is in use is refused with the guard's status, and is what it was before;
+// nothing was truncated.
+func TestRefusedDD(t *testing.T) {
+	testkit.Need(t, "root", "losetup")
+	bin := program(t)
+	dir := lab(t)
+	image := write(t, filepath.Join(dir, "web1.img"), 1<<20, 1)
+	before := sum(t, image)
+	loop(t, image)
+	for _, args := range [][]string{{"of=" + image}, {"of=" + image, "conv=notrunc", "seek=1"}, {"of=" + image, "oflag=append"}} {
+		cmd := exec.Command(bin, append([]string{"dd", "if=/dev/zero", "count=1"}, args...)...)
+		out, err := cmd.CombinedOutput()
+		if cmd.ProcessState.ExitCode() != exitRefused || !bytes.Contains(out, []byte("nothing was written")) {
+			t.Errorf("%v: %v: %s", args, err, out)
+		}
+	}
+	cmd := exec.Command("sh", "-c", bin+" dd if=/dev/zero count=1 1<>"+image)
+	if out, err := cmd.CombinedOutput(); cmd.ProcessState.ExitCode() != exitRefused {
+		t.Errorf("standard output: %v: %s", err, out)
+	}
+	if sum(t, image) != before {
+		t.Error("the image was changed")
+	}
+}
