@@ -11,10 +11,12 @@ import (
 )
 
 type config struct {
-	size   int64  // bytes of the source
-	dir    string // where a directory for the files is made, and removed
-	rounds int
-	sets   []set
+	size    int64  // bytes of the source
+	dir     string // where a directory for the files is made, and removed
+	rounds  int
+	sets    []set
+	dd      bool // measure dd's command line, too
+	imgward string
 
 	dropCaches bool // all of the machine, else only the files' pages
 }
@@ -185,7 +187,8 @@ func fromEnvironment(getenv func(string) string) (config, error) {
 			c.sets = append(c.sets, s)
 		}
 	}
-	if len(c.sets) == 0 {
+	c.imgward, c.dd = imgward, wanted("dd", only)
+	if len(c.sets) == 0 && !c.dd {
 		return config{}, fmt.Errorf("BENCH_ONLY %q: there is nothing of that name", getenv("BENCH_ONLY"))
 	}
 	return c, nil

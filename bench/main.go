@@ -5,7 +5,7 @@
 //	BENCH_SIZE    of the source, 4G unless told (K, M, G, T are powers of 1024)
 //	BENCH_DIR     where it lies, /var/tmp unless told; five times the size must fit
 //	BENCH_ROUNDS  5 unless told
-//	BENCH_ONLY    names of the pieces: overwrite overwrite-warm verified sparse delta clone reflink
+//	BENCH_ONLY    names of the pieces: overwrite overwrite-warm verified sparse delta clone reflink dd
 package main
 
 import (

@@ -52,6 +52,14 @@ func run(ctx context.Context, c config, w io.Writer) (err error) {
 			return context.Cause(ctx)
 		}
 	}
+	if c.dd {
+		if err := c.runDD(ctx, dir, w); err != nil {
+			failed = errors.Join(failed, fmt.Errorf("dd: %w", err))
+		}
+	}
+	if len(c.sets) == 0 {
+		return failed
+	}
 	fmt.Fprintf(w, "\nGB/s and ratio are of the median, above 1 is faster; a peak is not below the %s of this program\n", ownPeak())
 	return failed
 }
