@@ -350,7 +350,7 @@ func TestNewTargetOwnsItsData(t *testing.T) {
 	const size = 80 << 20
 	src := &image{bytes: make([]byte, size+5), holes: [][2]int64{{1 << 20, 1 << 20}, {3<<20 + 100, 1 << 20}, {70 << 20, 2 << 20}}}
 	want := ranges{{Len: 1 << 20}, {Off: 2 << 20, Len: 1<<20 + 4096}, {Off: 4 << 20, Len: 66 << 20}, {Off: 72 << 20, Len: 8<<20 + 5}}
-	for _, chunk := range []int{testChunk, 4 << 20} {
+	for _, chunk := range []int{1 << 20, 4 << 20} {
 		dst := &owner{disk: &disk{bytes: make([]byte, size+5)}}
 		dst.after = func(e event) {
 			dst.mu.Lock()
@@ -370,18 +370,19 @@ func TestNewTargetOwnsItsData(t *testing.T) {
 			t.Errorf("was given storage %d times", dst.calls)
 		}
 	}
+	small := &image{bytes: noise(3*testChunk, 1)}
 	for _, o := range []Options{{}, {Fresh: true, Sparse: SparseDetect}} { // an old target, and zeros that may not be written
-		dst := &owner{disk: &disk{bytes: make([]byte, size+5)}}
-		if _, err := Copy(t.Context(), dst, src, whole(t, o)); err != nil || dst.calls > 0 {
+		dst := &owner{disk: &disk{bytes: make([]byte, len(small.bytes))}}
+		if _, err := Copy(t.Context(), dst, small, whole(t, o)); err != nil || dst.calls > 0 {
 			t.Errorf("was given storage %d times, %v", dst.calls, err)
 		}
 	}
-	dst := &owner{disk: &disk{bytes: make([]byte, size+5)}, err: errors.ErrUnsupported}
-	if _, err := Copy(t.Context(), dst, src, whole(t, Options{Fresh: true})); err != nil || dst.calls != 1 {
+	dst := &owner{disk: &disk{bytes: make([]byte, len(small.bytes))}, err: errors.ErrUnsupported}
+	if _, err := Copy(t.Context(), dst, small, whole(t, Options{Fresh: true})); err != nil || dst.calls != 1 {
 		t.Errorf("a target that cannot be given storage: asked %d times, %v", dst.calls, err)
 	}
 	dst.err = syscall.ENOSPC
-	if _, err := Copy(t.Context(), dst, src, whole(t, Options{Fresh: true})); !errors.Is(err, syscall.ENOSPC) {
+	if _, err := Copy(t.Context(), dst, small, whole(t, Options{Fresh: true})); !errors.Is(err, syscall.ENOSPC) {
 		t.Errorf("a full file system: %v", err)
 	}
 }

@@ -46,7 +46,7 @@ func TestSizesAroundBorders(t *testing.T) {
 // TestAnyCopyEqualsTheReference is about copies of which all is drawn at random,
 // with and without a fault: one that succeeds has made what the reference makes.
 func TestAnyCopyEqualsTheReference(t *testing.T) {
-	n := uint64(600)
+	n := uint64(300)
 	if testing.Short() {
 		n = 100
 	}
