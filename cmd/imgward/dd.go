@@ -62,10 +62,11 @@ const ddTry = "Try 'dd --help' for more information."
 // A ddRun is one command line of dd's.
 type ddRun struct {
 	*ui
-	said ddSaid
-	plan *ddcmd.Plan
-	job  *ddcmd.Job
-	held atomic.Bool // the output is held by the guard, and is to be let go
+	words []string
+	said  ddSaid
+	plan  *ddcmd.Plan
+	job   *ddcmd.Job
+	held  atomic.Bool // the output is held by the guard, and is to be let go
 }
 
 // runDD carries out dd's command line and gives the exit status.
@@ -77,7 +78,7 @@ func runDD(words []string, con *console) int {
 		}
 		return exitFailed
 	}
-	d := &ddRun{ui: &ui{con: con, writes: true}}
+	d := &ddRun{ui: &ui{con: con, writes: true}, words: words}
 	said, words, err := splitDD(words)
 	if err != nil {
 		return fail(err.Error(), true)
@@ -233,7 +234,7 @@ func (d *ddRun) guarded(ctx context.Context, work func(ctx context.Context, g *g
 	defer d.held.Store(false)
 	// A reader of messages that is gone does not stop a write in the middle.
 	signal.Ignore(syscall.SIGPIPE)
-	s, err := d.connect(ctx, d.said.policy(), append([]string{"imgward", "dd"}, os.Args[1:]...))
+	s, err := d.connect(ctx, d.said.policy(), append([]string{"imgward", "dd"}, d.words...))
 	if err != nil {
 		return err
 	}
