@@ -24,7 +24,7 @@ type ddCase struct {
 
 var ddCases = []ddCase{
 	{"512", false, 64 << 20}, {"4K", false, 256 << 20}, {"64K", false, 512 << 20}, {"1M", false, 512 << 20}, {"4M", false, 512 << 20},
-	{"512", true, 2 << 20}, {"4K", true, 16 << 20}, {"64K", true, 128 << 20}, {"1M", true, 512 << 20}, {"4M", true, 512 << 20},
+	{"512", true, 4 << 20}, {"4K", true, 16 << 20}, {"64K", true, 128 << 20}, {"1M", true, 512 << 20}, {"4M", true, 512 << 20},
 }
 
 // ddTarget is what dd writes to.

@@ -36,7 +36,7 @@ func (j *Job) bulk() (part int64, _ error) {
 		return 0, nil
 	}
 	total := j.whole()
-	if total < 2*step {
+	if total < step/16 {
 		return 0, nil
 	}
 	p, err := newPipeline(j.in.fd, step, total)
