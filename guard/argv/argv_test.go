@@ -248,6 +248,8 @@ func TestSudo(t *testing.T) {
 		{"", ""},
 		{"--future 5 dd of=x", "dd [of=x] []"},
 		{"-D /srv dd of=x", "untold"},
+		{"-i dd of=x", "untold"},
+		{"--login dd of=x", "untold"},
 		{"--chroot=/srv dd of=x", "untold"},
 		{"-S dd of=x", "untold"},
 	} {

@@ -38,7 +38,7 @@ func ParseSudo(args []string) (*Sudo, error) {
 		switch {
 		case l.has("e", "edit", "l", "list"):
 			return nil, nil
-		case l.has("D", "chdir", "R", "chroot"):
+		case l.has("D", "chdir", "R", "chroot", "i", "login"):
 			return s, untold("sudo is to run %s in another directory, from where its operands mean something else", name)
 		case l.has("S", "stdin"):
 			return s, untold("sudo is to read the password from standard input, where there is only one")
