@@ -91,6 +91,13 @@ func qemuPlaces(l *line) ([]Place, error) {
 	if !known || c.unknown {
 		places = append(places, exact(c.words)...)
 	}
+	if name == "create" || name == "convert" || !known {
+		more, err := qemuExtents(c.values("o"))
+		if err != nil {
+			return nil, err
+		}
+		places = append(places, more...)
+	}
 	options := c.has("image-opts") && name != "convert" || c.has("target-image-opts")
 	for i := range places {
 		path, err := qemuPath(places[i].Path, options)
@@ -100,6 +107,25 @@ func qemuPlaces(l *line) ([]Place, error) {
 		places[i].Path = path
 	}
 	return places, nil
+}
+
+// qemuExtents gives the further files of a new image, whatever its format, that are
+// truncated like itself: a data file is named by -o, and the extents of a VMDK image
+// have names of QEMU's making.
+func qemuExtents(options []string) ([]Place, error) {
+	var out []Place
+	for _, list := range options {
+		for _, o := range strings.Split(strings.ReplaceAll(list, ",,", "\x00"), ",") {
+			key, value, _ := strings.Cut(strings.ReplaceAll(o, "\x00", ","), "=")
+			switch {
+			case key == "data_file":
+				out = append(out, exact([]string{value})...)
+			case key == "subformat" && (strings.Contains(value, "Flat") || strings.Contains(value, "twoGb")):
+				return nil, untold("which files the option %q makes cannot be told", o)
+			}
+		}
+	}
+	return out, nil
 }
 
 // protocol is what QEMU takes for the name of a protocol before a colon
