@@ -130,6 +130,8 @@ func TestPlaces(t *testing.T) {
 		{"mkfs.ext4 /dev/x -F", "/dev/x"},
 		{"mkfs.ext4 -n /dev/x", ""},
 		{"mkfs.ext4 -J device=/dev/j,size=4 /dev/x", "/dev/x; /dev/j"},
+		{"mkfs.ext4 -J device=LABEL=j /dev/x", "untold"},
+		{"mkfs -t xfs -l logdev=/dev/l,size=64m /dev/x", "xfs; logdev=/dev/l,size=64m; /dev/l,size=64m; /dev/x; /dev/l; 64m"},
 		{"mkfs.ext4 -z undo /dev/x", "/dev/x; undo"},
 		{"mke2fs -qF -t ext4 /dev/x", "/dev/x"},
 		{"mkfs.xfs -f /dev/x", "/dev/x"},

@@ -3,6 +3,7 @@ package argv
 import (
 	"fmt"
 	"slices"
+	"strings"
 )
 
 // How says how a program takes the path of a place.
@@ -107,7 +108,19 @@ func operands(l *line) ([]Place, error) { return exact(l.operands), nil }
 
 func first(l *line) ([]Place, error) { return exact(l.operands[:min(1, len(l.operands))]), nil }
 
-func words(l *line) ([]Place, error) { return exact(l.words), nil }
+// words makes every word a place, and every part of one that is a list, like
+// "logdev=/dev/x,size=64m".
+func words(l *line) ([]Place, error) {
+	out := exact(l.words)
+	for _, w := range l.words {
+		for part := range strings.SplitSeq(w, ",") {
+			if _, value, ok := strings.Cut(part, "="); ok && part != w {
+				out = append(out, exact([]string{value})...)
+			}
+		}
+	}
+	return out, nil
+}
 
 // unless is places, but none where one of the options is there that make the
 // program write nothing.

@@ -152,7 +152,13 @@ func wipefsPlaces(l *line) ([]Place, error) {
 func extPlaces(l *line) ([]Place, error) {
 	places, _ := first(l)
 	places = append(places, exact(l.values("z"))...)
-	return append(places, exact(suboptions(l.values("J"), "device"))...), nil
+	for _, journal := range suboptions(l.values("J"), "device") {
+		if strings.HasPrefix(journal, "UUID=") || strings.HasPrefix(journal, "LABEL=") {
+			return nil, untold("which device the journal %q is cannot be told from the command line", journal)
+		}
+		places = append(places, exact([]string{journal})...)
+	}
+	return places, nil
 }
 
 func xfsPlaces(l *line) ([]Place, error) {
