@@ -161,8 +161,8 @@ func (a *aims) take(one aim, inTree bool) error {
 // merge takes in what of the tree from replaces something at to.
 func (a *aims) merge(p argv.Place, from, to string, inTree bool) error {
 	is, err := os.Stat(from)
-	if inTree {
-		is, err = os.Lstat(from) // links in a tree are not followed
+	if inTree && !p.Follow {
+		is, err = os.Lstat(from)
 	}
 	if err != nil || !is.IsDir() || !p.Tree {
 		return a.one(p, to, inTree)

@@ -16,16 +16,16 @@ import (
 func TestAims(t *testing.T) {
 	dir := t.TempDir()
 	t.Chdir(dir)
-	for _, d := range []string{"d", "d/tree/sub", "tree/sub", "fresh"} {
+	for _, d := range []string{"d", "d/tree/sub", "tree/sub", "fresh", "linked", "d/linked/sub"} {
 		if err := os.MkdirAll(d, 0o755); err != nil {
 			t.Fatal(err)
 		}
 	}
-	for _, name := range []string{"a", "b", "d/a", "tree/big", "tree/sub/big", "tree/new", "tree/small", "d/tree/big", "d/tree/sub/big", "d/tree/mine", "d/..a"} {
+	for _, name := range []string{"a", "b", "d/a", "tree/big", "tree/sub/big", "tree/new", "tree/small", "d/tree/big", "d/tree/sub/big", "d/tree/mine", "d/..a", "d/linked/sub/big"} {
 		write(t, name, smallInTree, 1)
 	}
 	write(t, "d/tree/small", smallInTree-1, 1)
-	for link, to := range map[string]string{"link": "a", "dangling": "gone", "nowhere": "no/such", "twice": "dangling", "loop": "loop", "d/link": "../b"} {
+	for link, to := range map[string]string{"link": "a", "dangling": "gone", "nowhere": "no/such", "twice": "dangling", "loop": "loop", "d/link": "../b", "linked/sub": "../tree"} {
 		if err := os.Symlink(to, link); err != nil {
 			t.Fatal(err)
 		}
@@ -59,6 +59,8 @@ func TestAims(t *testing.T) {
 		{"cp -r tree/. d/tree", "d/tree/./big d/tree/./sub/big"},
 		{"cp -rT tree d/tree", "d/tree/big d/tree/sub/big"},
 		{"cp -r tree/sub/.. d/tree", "d/tree/./big d/tree/./sub/big"},
+		{"cp -r linked d", ""}, // a link replaces no directory
+		{"cp -rL linked d", "d/linked/sub/big"},
 		{"cp -r tree fresh", ""},
 		{"cp -r tree new", ""},
 		{"cp -r a tree d", "d/a d/tree/big d/tree/sub/big"},

@@ -20,6 +20,9 @@ func show(places []Place) string {
 		if p.Tree {
 			s += " tree"
 		}
+		if p.Follow {
+			s += " follow"
+		}
 		if p.Parents {
 			s += " parents"
 		}
@@ -67,6 +70,8 @@ func TestPlaces(t *testing.T) {
 		{"cp --no-target-directory a b", "b < a"},
 		{"cp -rT a b", "b tree < a"},
 		{"cp -a a b", "b/? tree < a"},
+		{"cp -rL a b", "b/? tree follow < a"},
+		{"cp -r --dereference a b", "b/? tree follow < a"},
 		{"cp --rec a b", "b/? tree < a"},
 		{"cp -R a b", "b/? tree < a"},
 		{"cp --parents a/b c", "c/? parents < a/b"},
@@ -193,7 +198,7 @@ func TestPlaces(t *testing.T) {
 		{"qemu-img future a b", "a; b"},
 
 		// What is not understood can be anywhere.
-		{"cp --future a b", "b/? < a; a/? tree < b; a tree < b; b/? tree < a; b tree < a"},
+		{"cp --future a b", "b/? < a; a/? tree follow < b; a tree follow < b; b/? tree follow < a; b tree follow < a"},
 		{"truncate --future=x -s 1 a", "a; x; 1"},
 		{"truncate -yX a", "a; X"},
 		{"truncate a -s", "a"},

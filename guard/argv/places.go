@@ -27,6 +27,7 @@ type Place struct {
 	From []string // what is copied there
 
 	Tree    bool   // a directory of From is merged with what is there
+	Follow  bool   // so is what a symbolic link in that directory leads to
 	Parents bool   // each of From keeps its whole path below the place
 	Keep    bool   // what is there already stays as it is
 	To      string // of Left: where it goes

@@ -85,7 +85,7 @@ func ddPlaces(l *line) ([]Place, error) {
 
 func cpPlaces(l *line) ([]Place, error) {
 	return destination(l, Place{
-		Tree: l.has("r", "R", "recursive", "a", "archive"), Parents: l.has("parents"),
+		Tree: l.has("r", "R", "recursive", "a", "archive"), Follow: l.has("L", "dereference"), Parents: l.has("parents"),
 		Keep: l.has("n", "no-clobber") && !l.has("i", "interactive"),
 	}), nil
 }
@@ -134,7 +134,7 @@ func intoAny(words []string) []Place {
 			continue
 		}
 		from := append(append([]string{}, words[:i]...), words[i+1:]...)
-		out = append(out, Place{How: Auto, Path: w, From: from, Tree: true}, Place{Path: w, From: from, Tree: true})
+		out = append(out, Place{How: Auto, Path: w, From: from, Tree: true, Follow: true}, Place{Path: w, From: from, Tree: true, Follow: true})
 	}
 	return out
 }
