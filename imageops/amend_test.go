@@ -9,6 +9,7 @@ import (
 	"syscall"
 	"testing"
 
+	"imgward/imageops/blockio"
 	"imgward/imageops/engine"
 )
 
@@ -249,3 +250,21 @@ type brokenOther struct {
 }
 
 func (b brokenOther) Patches() []Patch { return b.patches }
+
+// Where all is to be written no storage is handed back, behind the source neither.
+func TestNoStorageIsHandedBack(t *testing.T) {
+	for _, delta := range []bool{false, true} {
+		dst := &disk{bytes: noise(4<<20+5, 2)}
+		if _, err := Copy(t.Context(), dst, &image{bytes: noise(1<<20+7, 1)}, whole(t, Options{Sparse: SparseOff, ZeroTail: true, Delta: delta})); err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range dst.events {
+			if e.kind == engine.Zero && e.how != blockio.ZeroKeep {
+				t.Errorf("delta %t: %d bytes at %d may have lost their storage", delta, e.n, e.off)
+			}
+		}
+		if !bytes.Equal(dst.bytes[1<<20+7:], make([]byte, 3<<20-2)) {
+			t.Errorf("delta %t: what is behind the source is not zero", delta)
+		}
+	}
+}

@@ -49,7 +49,7 @@ type SparseMode uint8
 const (
 	SparseKeep   SparseMode = iota // what the source says are holes becomes holes, or zeros where the target has none
 	SparseDetect                   // so do zeros that fill blocks of the target
-	SparseOff                      // the source is not asked for holes: all is read, and all is written
+	SparseOff                      // the source is not asked for holes: all is read, and all is written; no storage is handed back
 )
 
 // An ExtentMode says whether a source's word on its holes is taken.

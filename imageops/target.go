@@ -64,6 +64,9 @@ func (t *target) join(c *copier) {
 	t.dst.zeros = c.flow.zeros
 	keep := *t.dst
 	keep.how, t.keep = blockio.ZeroKeep, &keep
+	if c.o.Sparse == SparseOff {
+		t.dst = t.keep
+	}
 	if align := int64(max(lim.OffAlign, lim.Physical, minChunk)); t.holdBack || len(t.patches) > 0 {
 		t.held = newHeld(dst.Size(), align)
 		t.held.cover(t.patches, align)

@@ -4,6 +4,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"imgward/guard"
+	"imgward/imageops"
 )
 
 func (u *ui) overwriteCommand() *cli.Command {
@@ -17,6 +18,9 @@ func (u *ui) overwriteCommand() *cli.Command {
 			}
 			defer t.close()
 			t.options.Delta = c.Bool("delta")
+			if t.options.Delta && t.options.Sparse == imageops.SparseOff {
+				return usagef("with --sparse off all is written, and with --delta only what differs")
+			}
 			src, err := t.open(c)
 			if err != nil {
 				return err

@@ -242,7 +242,7 @@ func (t *transfer) bytes(ctx context.Context, o *outcome, to *blockio.File, in *
 	}
 	options := t.options
 	options.Fresh, options.HoldBack = o.created, !o.created
-	options.Delta = t.options.Delta || t.alike && !o.created && imageops.Alike(to, in.from)
+	options.Delta = t.options.Delta || t.alike && !o.created && options.Sparse != imageops.SparseOff && imageops.Alike(to, in.from)
 	o.delta = options.Delta
 	o.report, err = imageops.Copy(ctx, dst, in.from, options)
 	return err
