@@ -159,18 +159,25 @@ func (u *ui) unsuspended() (stop func()) {
 	}
 }
 
-func exitStatus(err error) int {
+// wrote reports whether err is one of a write that had begun.
+func wrote(err error) bool {
 	var (
-		usage      *usageError
-		refused    *guard.RefusedError
-		unseen     *unseenError
-		confirm    *confirmError
-		mismatch   *imageops.MismatchError
-		digest     *imageops.DigestError
-		damage     *imageops.DamageError
 		incomplete *guard.IncompleteError
 		broken     *guard.BrokenError
 		written    *guard.WrittenError
+	)
+	return errors.As(err, &incomplete) || errors.As(err, &broken) || errors.As(err, &written)
+}
+
+func exitStatus(err error) int {
+	var (
+		usage    *usageError
+		refused  *guard.RefusedError
+		unseen   *unseenError
+		confirm  *confirmError
+		mismatch *imageops.MismatchError
+		digest   *imageops.DigestError
+		damage   *imageops.DamageError
 	)
 	switch {
 	case err == nil:
@@ -179,7 +186,7 @@ func exitStatus(err error) int {
 		return exitUsage
 	case errors.As(err, &mismatch), errors.As(err, &digest), errors.As(err, &damage):
 		return exitMismatch
-	case errors.As(err, &incomplete), errors.As(err, &broken), errors.As(err, &written):
+	case wrote(err):
 		return exitIncomplete
 	case errors.As(err, &refused), errors.As(err, &unseen):
 		return exitRefused

@@ -186,6 +186,10 @@ func (u *ui) fail(err error, code int) {
 		switch code {
 		case exitFailed, exitConfirm, exitInterrupt:
 			u.remark("nothing was written")
+		case exitMismatch:
+			if !wrote(err) {
+				u.remark("nothing was written")
+			}
 		}
 	}
 	u.hint(hints)
