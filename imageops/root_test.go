@@ -153,20 +153,23 @@ func testHolesStayHoles(t *testing.T, dir string) {
 func TestRootFullFileSystem(t *testing.T) {
 	testkit.Need(t, "root", "mkfs.ext4")
 	dir := blocktest.FileSystem(t, "ext4", 32*mib)
-	dst := open(t, filepath.Join(dir, "target"), os.O_RDWR|os.O_CREATE)
-	if err := dst.Truncate(64 * mib); err != nil {
-		t.Fatal(err)
-	}
-	rep, err := Copy(t.Context(), dst, &image{bytes: noise(64*mib, 1)}, whole(t, Options{Fresh: true}))
-	var op *OpError
-	if !errors.Is(err, unix.ENOSPC) || !errors.As(err, &op) || op.Op != "allocate" || op.Off <= 0 || op.Off >= 64*mib {
-		t.Fatalf("got %v, want no space with an offset", err)
-	}
-	if !rep.Touched || rep.Digest != nil || rep.Written >= 32*mib {
-		t.Errorf("%+v", rep)
-	}
-	if strings.Count(err.Error(), "target") != 1 {
-		t.Errorf("%q names the target more or less than once", err)
+	src := &image{bytes: noise(64*mib, 1)}
+	for sparse, what := range map[SparseMode]string{SparseKeep: "allocate", SparseDetect: "write"} {
+		dst := open(t, filepath.Join(dir, "target"), os.O_RDWR|os.O_CREATE|os.O_TRUNC)
+		if err := dst.Truncate(64 * mib); err != nil {
+			t.Fatal(err)
+		}
+		rep, err := Copy(t.Context(), dst, src, whole(t, Options{Fresh: true, Sparse: sparse}))
+		var op *OpError
+		if !errors.Is(err, unix.ENOSPC) || !errors.As(err, &op) || op.Op != what || op.Off < 0 || op.Off >= 64*mib {
+			t.Fatalf("got %v, want no space to %s with an offset", err, what)
+		}
+		if rep.Touched != (rep.Written > 0) || what == "write" && !rep.Touched || rep.Digest != nil || rep.Written >= 32*mib {
+			t.Errorf("%s: %+v", what, rep)
+		}
+		if strings.Count(err.Error(), "target") != 1 {
+			t.Errorf("%q names the target more or less than once", err)
+		}
 	}
 }
 
