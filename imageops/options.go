@@ -16,7 +16,8 @@ import (
 type Options struct {
 	// Bytes per request, a power of two from 4 KiB to 64 MiB, and chunks that exist, and
 	// with them requests in flight. Default: 8 of 2 MiB, or 4 of 4 MiB where an endpoint's
-	// Limits say that a disk turns and no manifest is made; with Delta a quarter less.
+	// Limits say that a disk turns and no manifest is made; with Delta a quarter less. Of
+	// chunks of another size no more than fill 16 MiB, and at least 2.
 	ChunkSize  int
 	QueueDepth int
 
@@ -157,7 +158,8 @@ func (o Options) filled(ends ...any) (Options, error) {
 	if o.Delta { // each has room for the target's bytes
 		depth -= depth / 4
 	}
-	o.ChunkSize, o.QueueDepth = cmp.Or(o.ChunkSize, chunk), cmp.Or(o.QueueDepth, depth)
+	o.ChunkSize = cmp.Or(o.ChunkSize, chunk)
+	o.QueueDepth = cmp.Or(o.QueueDepth, min(depth, max(2, defaultDepth*defaultChunk/max(1, o.ChunkSize))))
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}

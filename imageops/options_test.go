@@ -27,6 +27,9 @@ func TestChunksAreChosen(t *testing.T) {
 		{"a disk that does not turn", still, Options{}, 2 << 20, "pool of 8"},
 		{"one that does", turning{still}, Options{}, 4 << 20, "pool of 4"},
 		{"told", turning{still}, Options{ChunkSize: 1 << 20, QueueDepth: 3}, 1 << 20, "pool of 3"},
+		{"large chunks", still, Options{ChunkSize: 4 << 20}, 4 << 20, "pool of 4"},
+		{"the largest", still, Options{ChunkSize: 64 << 20, Delta: true}, 64 << 20, "pool of 2"},
+		{"small chunks", still, Options{ChunkSize: 4 << 10}, 4 << 10, "pool of 8"},
 		{"a delta", still, Options{Delta: true}, 2 << 20, "pool of 6"},
 		{"a manifest", turning{still}, Options{Manifest: true}, 2 << 20, "pool of 8"},
 	} {

@@ -15,7 +15,7 @@ func wayOptions() []cli.Flag {
 		readOption(),
 		&cli.StringFlag{Name: "write", Value: "auto", Usage: "write targets `auto|direct|cache`: past the page cache, or through it; by itself the former where the file system can"},
 		&cli.StringFlag{Name: "chunk", Usage: "read and write so many `BYTES` at a time, a power of two (K, M: powers of 1024)"},
-		&cli.IntFlag{Name: "depth", Usage: "have `N` chunks in memory, and so many requests on their way"},
+		&cli.IntFlag{Name: "depth", Usage: "have `N` chunks in memory, and so many requests on their way; by itself at most 8 that fill 16 MiB, and at least 2"},
 	}
 }
 
