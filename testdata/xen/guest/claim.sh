@@ -88,11 +88,11 @@ refused() {
 	done
 }
 
-# attach_refused: a running domain gets neither name of web1, in neither mode
+# attach_refused DISK...: a running domain does not get web1
 attach_refused() {
 	local disk
-	step "refused: xl block-attach"
-	for disk in /dev/vg0/web1,xvdc,w /dev/mapper/vg0-web1,xvdd,r; do
+	for disk in "$@"; do
+		step "refused: xl block-attach $disk"
 		no xl block-attach db1 "phy:$disk" 2>/tmp/xl || return 1
 		cat /tmp/xl
 		grep -q 'is mounted.* in a guest domain' /tmp/xl || return 1
@@ -139,10 +139,9 @@ reboot_refused() {
 	destroy web2
 }
 
-# left_behind: what a killed overwrite leaves is refused, and check says what to do
+# left_behind: what a killed overwrite leaves, and what check says to do
 left_behind() {
 	break_off
-	refused web1
 	asked imgward check /dev/vg0/web1 || { cat /tmp/said; return 1; }
 	cat /tmp/said
 	grep -q 'imgward release /dev/vg0/web1' /tmp/said

@@ -29,9 +29,10 @@ case_hung() {
 case_claim() {
 	hold web1
 	refused web1 reader
-	attach_refused
+	attach_refused /dev/vg0/web1,xvdc,w /dev/mapper/vg0-web1,xvdd,r
 	beats db1 xvda=ok
 	left_behind
+	refused web1
 	imgward release /dev/vg0/web1
 	no claims
 	all_work

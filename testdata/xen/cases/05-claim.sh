@@ -27,7 +27,7 @@ undisturbed() {
 case_overwrite() {
 	hold web1
 	refused web1 reader
-	attach_refused
+	attach_refused /dev/vg0/web1,xvdc,w /dev/mapper/vg0-web1,xvdd,r
 	undisturbed
 	no imgward check /dev/vg0/web1
 	no imgward release /dev/vg0/web1
@@ -49,8 +49,8 @@ case_killed() {
 
 	hold web1
 	left_behind
-	refused reader
-	attach_refused
+	refused web1 reader
+	attach_refused /dev/mapper/vg0-web1,xvdc,w
 	imgward release /dev/vg0/web1
 	no claims
 	all_work
@@ -82,7 +82,7 @@ case_noise() {
 		echo >>/tmp/rounds
 	done >/dev/null 2>&1 &
 	noise=$!
-	works overwrite --limit-rate 1M golden.img /dev/vg0/web1
+	works overwrite --limit-rate 2M golden.img /dev/vg0/web1
 	kill "$noise"
 	wait "$noise" || true
 	echo "$(wc -l </tmp/rounds) rounds"

@@ -2,8 +2,8 @@
 # Logical volumes, which blkback opens itself.
 
 # A golden image onto a new volume, from which a domain boots. While it runs
-# imgward refuses the volume, and plain tools do not. When it is shut down the
-# same command that was refused mends what they did.
+# imgward refuses the volume, and plain tools do not: it goes on from memory. When
+# it is shut down the same command that was refused mends what they did.
 case_accident() {
 	image golden golden.img
 	volume db1
@@ -20,10 +20,6 @@ case_accident() {
 	harm /dev/vg0/db1 blkdiscard -f -z /dev/vg0/db1
 	beats db1 xvda=ok
 	free /dev/vg0/spare
-	stop db1
-	start db1
-	says db1 'xvda has no file system'
-
 	stop db1
 	forget db1
 	works overwrite golden.img /dev/vg0/db1
