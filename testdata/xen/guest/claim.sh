@@ -17,19 +17,19 @@ claim_setup() {
 	domu db1 "$(phy /dev/vg0/db1 xvda)${1:+, $1}" beat=xvda
 }
 
-# begin TARGET: an overwrite is under way and waits for the rest of its source; its
-# process is $writer, and /tmp/overwrite what it says. xenstored may be late here,
+# begin TARGET OPTION...: an overwrite is under way and waits for the rest of its
+# source; its process is $writer, and /tmp/overwrite what it says. xenstored may be late here,
 # which is a refusal (asked).
 begin() {
 	local token
-	step "begin: imgward overwrite - $1"
-	asked imgward check --porcelain "$1" || { cat /tmp/said; return 1; }
+	step "begin: imgward overwrite ${*:2} - $1"
+	asked imgward check --porcelain "${@:2}" "$1" || { cat /tmp/said; return 1; }
 	token=$(cut -f 2 /tmp/said)
 	for _ in {1..6}; do
 		rm -f /tmp/rest
 		mkfifo /tmp/rest
 		{ head -c 2M && read -r </tmp/rest && cat; } <golden.img |
-			imgward overwrite -v --confirm "$token" - "$1" >/tmp/overwrite 2>&1 &
+			imgward overwrite -v --confirm "$token" "${@:2}" - "$1" >/tmp/overwrite 2>&1 &
 		writer=$!
 		wait_for 120 under_way || return 1
 		! grep -q step=transfer /tmp/overwrite || return 0
@@ -40,9 +40,9 @@ begin() {
 }
 under_way() { grep -q step=transfer /tmp/overwrite || ! kill -0 "$writer"; }
 
-# hold VOLUME: begin, stopped, as if it took long. It costs nothing so.
+# hold VOLUME OPTION...: begin, stopped, as if it took long. It costs nothing so.
 hold() {
-	begin "/dev/vg0/$1"
+	begin "/dev/vg0/$1" "${@:2}"
 	kill -STOP "$writer"
 	claimed "$1"
 }
@@ -117,18 +117,21 @@ all_work() {
 
 # reboot_refused: a domain reboots, and before it has its disk again imgward has
 # it. The domain's configuration was changed while it ran, so that nothing says any
-# more whose disk it is. The domain stays down.
+# more whose disk it is; that xl may start it again at any moment the operator takes
+# upon himself. The domain stays down.
 reboot_refused() {
-	local log=/var/log/xen/xl-web2.log
+	local xl log=/var/log/xen/xl-web2.log
 	trap 'pkill -CONT -x xl || true' EXIT
 	start web2
 	config web2 ''
 	xl reboot web2
 	# xl waits for two seconds then.
 	timeout 120 sed '/Rebooting now/q' < <(exec tail -n +1 -F $log)
-	pkill -STOP -f 'xl create.*web2'
-	hold web2
-	pkill -CONT -f 'xl create.*web2'
+	xl=$(pgrep -f 'xl create.*web2')
+	kill -STOP "$xl"
+	no imgward check /dev/vg0/web2
+	hold web2 --override "blind.configs:/proc/$xl/cmdline"
+	kill -CONT "$xl"
 	step 'refused: the restart'
 	gone web2
 	tail -n 5 $log
