@@ -29,6 +29,7 @@ type input struct {
 	parents []*guard.Source // that the image was derived from
 	closers []io.Closer
 	looking sync.Mutex // held while it is looked at again
+	past    bool       // it was told that it is read past the page cache
 	warm    bool       // it is read through the page cache
 	leaves  bool       // what that brings there is taken out again, where it does not go by itself
 }
@@ -90,6 +91,7 @@ func (s *session) input(c *cli.Context, path string, raw bool) (in *input, err e
 func (in *input) choose(told string) error {
 	switch told {
 	case "direct":
+		in.past = true
 		return nil
 	case "cache":
 		return in.cached(false)
@@ -158,6 +160,9 @@ func (s *session) interpret(ctx context.Context, in *input, told bool, backing [
 	if in.kind == format.Raw {
 		in.from = in.file
 		return nil
+	}
+	if in.past {
+		return usagef("%s is read as %v, in small and odd pieces, which goes through the page cache: leave out --read direct", printable(in.path), in.kind)
 	}
 	// What is read in small or odd pieces is better read ahead by the kernel.
 	if err := in.cached(!in.warm); err != nil {

@@ -29,6 +29,9 @@ func (u *ui) verifyCommand() *cli.Command {
 			if c.NArg() < 1 || c.NArg() > 2 || (c.NArg() == 2 || c.IsSet("manifest")) && len(o.Expect) > 0 || c.NArg() == 2 && c.IsSet("manifest") {
 				return usagef("verify needs an image, and another image, --expect or --manifest")
 			}
+			if c.IsSet("digest") && (c.NArg() == 2 || c.IsSet("manifest") || len(o.Expect) > 0) {
+				return usagef("no digest is printed where an image is compared: leave out --digest, or what it is compared with")
+			}
 			s, err := u.open(c, guard.Read)
 			if err != nil {
 				return err
