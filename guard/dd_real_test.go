@@ -429,3 +429,72 @@ func TestDDReadsItsTarget(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// besides is a locker beside which a command runs.
+type besides struct{ *exec.Cmd }
+
+func (besides) Name() string { return "besides" }
+
+func (c besides) Lock(context.Context, *Host, *Target) (func(context.Context) error, error) {
+	if c.Process != nil {
+		return nil, nil // in the first hold it was
+	}
+	return func(context.Context) error { return c.Wait() }, c.Start()
+}
+
+// Whoever breaks the lease behind the only look is looked for, also when he is gone
+// again by the time that the lease can be had once more.
+func TestDDLooksAgainWhenTheLeaseBreaks(t *testing.T) {
+	testkit.Need(t, "root")
+	b, _ := newDD(t)
+	looks := new(atomic.Int32)
+	b.guard.Collectors = append(b.guard.Collectors, counted{dm{}, looks})
+	visitor := exec.Command("sh", "-c", "sleep 0.05; printf x >> \"$0\"", b.path)
+	b.guard.Lockers, b.guard.Watchers = []Locker{besides{visitor}, leaseLocker{}}, nil
+	if err := b.guard.DD(t.Context(), b.path, asDD, 0o666, writing("new")); err != nil {
+		t.Fatal(err)
+	}
+	if n := looks.Load(); n < 2 {
+		t.Errorf("%d looks, though somebody was there behind the first", n)
+	}
+}
+
+// On overlayfs a mapping does not keep the file open that it was made from, and the
+// lease is granted: whose mapping it is has to be looked for.
+func TestDDToAMappedFileOfAnOverlay(t *testing.T) {
+	testkit.Need(t, "root")
+	b, _ := newDD(t)
+	dir := t.TempDir()
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, ""); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = unix.Unmount(dir, unix.MNT_DETACH) })
+	for _, d := range []string{"low", "up", "work", "merged"} {
+		if err := os.Mkdir(filepath.Join(dir, d), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	merged := filepath.Join(dir, "merged")
+	options := "lowerdir=" + dir + "/low,upperdir=" + dir + "/up,workdir=" + dir + "/work"
+	if err := unix.Mount("overlay", merged, "overlay", 0, options); err != nil {
+		t.Skipf("no overlayfs: %v", err)
+	}
+	t.Cleanup(func() { _ = unix.Unmount(merged, unix.MNT_DETACH) })
+	name := filepath.Join(merged, "web1.img")
+	f, err := os.Create(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Truncate(1 << 20); err != nil {
+		t.Fatal(err)
+	}
+	m, err := unix.Mmap(int(f.Fd()), 0, 4096, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	if err := errors.Join(err, f.Close()); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = unix.Munmap(m) })
+	var refused *RefusedError
+	if err := b.guard.DD(t.Context(), name, asDD, 0o666, notCalled); !errors.As(err, &refused) {
+		t.Fatalf("%v, and it is mapped for writing", err)
+	}
+}

@@ -151,7 +151,8 @@ func (leaseLocker) Lock(ctx context.Context, _ *Host, t *Target) (func(context.C
 	if t.ID.Kind != KindFile {
 		return nil, nil
 	}
-	if t.held.leased { // since before the look
+	early := t.held.leased // since before the look
+	if early {
 		if _, t.held.leaseErr = t.held.lease(); t.held.leaseErr != nil {
 			t.held.leased = false
 			return nil, t.held.leaseErr
@@ -163,14 +164,16 @@ func (leaseLocker) Lock(ctx context.Context, _ *Host, t *Target) (func(context.C
 			}
 		}
 	}
-	// One who waits at the gate counts as an opener until he is refused.
+	// One who waits at the gate counts as an opener until he is refused. Whom a lease
+	// was to keep out since before the look is not waited for: it must be looked again.
 	for range 50 {
 		t.held.leaseErr = t.takeLease(ctx)
-		if !errors.Is(t.held.leaseErr, unix.EAGAIN) || t.held.gate == nil && t.held.readersOnly || !waited(ctx, 10*time.Millisecond) {
+		if early || !errors.Is(t.held.leaseErr, unix.EAGAIN) || t.held.gate == nil && t.held.readersOnly || !waited(ctx, 10*time.Millisecond) {
 			break
 		}
 	}
 	if t.held.leaseErr != nil {
+		t.held.leased = false
 		return nil, t.held.leaseErr
 	}
 	if t.held.gate != nil {

@@ -238,7 +238,7 @@ func Examine(ctx context.Context, host *Host, t *Target, cs []Collector) Evidenc
 		}
 	}
 	wg.Wait()
-	if !slices.ContainsFunc(sheets, (*Sheet).leaseGranted) {
+	if view.layered() || !slices.ContainsFunc(sheets, (*Sheet).leaseGranted) {
 		for _, look := range unproved {
 			look()
 		}

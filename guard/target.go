@@ -338,6 +338,18 @@ func (t *Target) glancing(scan func(context.Context, Store) (*storeScan, error))
 	return &view
 }
 
+// layered tells a file of overlayfs, of which a lease does not count the mappings:
+// they keep the file of the layer open (fs/backing-file.c, backing_file_mmap), and
+// not the one that they were made from. What cannot be asked may be one.
+func (t *Target) layered() bool {
+	if t.ID.Kind != KindFile || t.handle == nil || t.handle.Fd() < 0 {
+		return false
+	}
+	var st unix.Statfs_t
+	err := unix.Fstatfs(t.handle.Fd(), &st)
+	return err != nil || st.Type == unix.OVERLAYFS_SUPER_MAGIC
+}
+
 // severalWays tells a target on a disk that is reached in more than one way.
 func (t *Target) severalWays() bool {
 	return slices.ContainsFunc(t.foot, func(sp span) bool { return sp.on.Kind == kindUnit })
