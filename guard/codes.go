@@ -111,7 +111,8 @@ const (
 func blindCode(collector string) Code { return Code("blind." + collector) }
 
 // witnesses: evidence that proves more than another collector can see. A write
-// lease is granted only when nothing else has the file open (fcntl(2), "Leases");
+// lease is granted only when nothing else has the file open (fcntl(2), "Leases"),
+// mappings included, but for those of overlayfs (layered);
 // the device-mapper count counts every opener; a mount claims its device, so an
 // exclusive open proves that there is none in any namespace.
 var witnesses = map[Code][]Code{

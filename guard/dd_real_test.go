@@ -477,7 +477,7 @@ func TestDDToAMappedFileOfAnOverlay(t *testing.T) {
 	merged := filepath.Join(dir, "merged")
 	options := "lowerdir=" + dir + "/low,upperdir=" + dir + "/up,workdir=" + dir + "/work"
 	if err := unix.Mount("overlay", merged, "overlay", 0, options); err != nil {
-		t.Skipf("no overlayfs: %v", err)
+		testkit.Missing(t, "overlayfs: "+err.Error())
 	}
 	t.Cleanup(func() { _ = unix.Unmount(merged, unix.MNT_DETACH) })
 	name := filepath.Join(merged, "web1.img")

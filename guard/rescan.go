@@ -187,7 +187,7 @@ func (r *rescan) news(ctx context.Context, cs []Collector) []Finding {
 	once := *r.host
 	once.Patience = 0
 	fs := append(Examine(ctx, &once, r.target, cs).Findings, r.proved...)
-	vouch(fs, false)
+	vouch(fs, false, r.target.layered())
 	return slices.DeleteFunc(fs, func(f Finding) bool {
 		if f.Code == HoldDenied {
 			r.tell(f)

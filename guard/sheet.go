@@ -255,7 +255,7 @@ func Examine(ctx context.Context, host *Host, t *Target, cs []Collector) Evidenc
 		e.Looked = append(e.Looked, looked...)
 	}
 	e.Findings = gather(withoutRecords(e.Findings))
-	vouch(e.Findings, view.severalWays())
+	vouch(e.Findings, view.severalWays(), view.layered())
 	explainReaders(e.Findings)
 	return e
 }
@@ -362,11 +362,13 @@ func (f Finding) blindToProcess() bool {
 // was granted proves that no process and no part of the kernel has the file
 // open, whoever could not be looked at. On a disk that is reached in several ways
 // the kernel keeps claims of each way by itself, so that a free one proves
-// nothing.
-func vouch(fs []Finding, severalWays bool) {
+// nothing. A lease on a file of overlayfs does not know of its mappings, and those
+// are seen nowhere but in the processes.
+func vouch(fs []Finding, severalWays, layered bool) {
 	for i := range fs {
 		for _, w := range fs {
-			if slices.Contains(witnesses[w.Code], fs[i].Code) && !(w.Code == ExclFree && severalWays) {
+			blindly := w.Code == ExclFree && severalWays || w.Code == LeaseFree && layered && fs[i].Code == "blind.procfd"
+			if slices.Contains(witnesses[w.Code], fs[i].Code) && !blindly {
 				fs[i].Vouched = w.Subject + " " + w.Detail
 			}
 		}

@@ -236,7 +236,7 @@ func TestVouching(t *testing.T) {
 		for _, c := range blindness {
 			fs = append(fs, Finding{Code: c, Key: "x", Detail: "could not look"})
 		}
-		vouch(fs, false)
+		vouch(fs, false, false)
 		var got []Code
 		for _, f := range (Policy{}).Judge(fs).Context {
 			if f.Code != witness {
@@ -245,6 +245,18 @@ func TestVouching(t *testing.T) {
 		}
 		if !slices.Equal(got, want) {
 			t.Errorf("%q makes up for %v, want %v", witness, got, want)
+		}
+	}
+}
+
+// A lease of overlayfs says nothing of mappings, so a process that could not be
+// looked at stays one.
+func TestLeaseOfALayeredFile(t *testing.T) {
+	for _, layered := range []bool{false, true} {
+		fs := []Finding{{Code: LeaseFree, Subject: "the kernel", Detail: "says so"}, {Code: "blind.procfd", Key: "x"}, {Code: "blind.mounts", Key: "x"}}
+		vouch(fs, false, layered)
+		if (fs[1].Vouched == "") != layered || fs[2].Vouched == "" {
+			t.Errorf("layered %v: processes %q, mounts %q", layered, fs[1].Vouched, fs[2].Vouched)
 		}
 	}
 }
