@@ -63,7 +63,7 @@ func (u *ui) preflight(c *cli.Context, line []string) error {
 		return usagef("what %q writes to is not known; known are: %s", name, strings.Join(argv.Programs(), " "))
 	}
 	_, posix := os.LookupEnv("POSIXLY_CORRECT")
-	places, err := argv.Places(name, args, posix)
+	places, err := placesOf(name, args, posix, sudo)
 	if err != nil || len(places) == 0 {
 		return err
 	}
@@ -92,6 +92,17 @@ func (u *ui) preflight(c *cli.Context, line []string) error {
 	}
 	defer s.close()
 	return s.judgeAims(c.Context, op, a, line)
+}
+
+// placesOf says where a program would write. Whether sudo leaves POSIXLY_CORRECT in
+// the environment is its configuration's, so both readings of the line count.
+func placesOf(name string, args []string, posix, sudo bool) ([]argv.Place, error) {
+	places, err := argv.Places(name, args, posix)
+	if err != nil || !posix || !sudo {
+		return places, err
+	}
+	more, err := argv.Places(name, args, false)
+	return append(places, more...), err
 }
 
 // asRoot lets sudo run the same look, since who is not root cannot see who uses what.

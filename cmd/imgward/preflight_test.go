@@ -84,3 +84,16 @@ func TestPreflightOfSudoAsksSudo(t *testing.T) {
 		}
 	}
 }
+
+// sudo may take POSIXLY_CORRECT out of the environment: "-a" is an option then.
+func TestPlacesBehindSudo(t *testing.T) {
+	for _, sudo := range []bool{false, true} {
+		got, err := placesOf("truncate", []string{"-s", "1", "a", "-s", "2"}, true, sudo)
+		if want := map[bool]int{false: 3, true: 4}[sudo]; err != nil || len(got) != want {
+			t.Errorf("sudo %v: %v, %v, want %d places", sudo, got, err, want)
+		}
+	}
+	if got, err := placesOf("wipefs", []string{"/dev/x", "-a"}, true, true); err != nil || len(got) == 0 {
+		t.Errorf("wipefs: %v, %v", got, err)
+	}
+}
