@@ -90,8 +90,10 @@ func (inv *inventory) restarting(host *Host, scan *storeScan) {
 		if _, err := host.FS.ReadFile("/proc/" + x.pid + "/comm"); errors.Is(err, fs.ErrNotExist) {
 			continue // ended with its domain
 		}
-		inv.blind = append(inv.blind, inventoryBlind{"configs", where,
-			fmt.Errorf("xl may start domain %s at any moment, with what was plugged in while it ran, which only xl knows: wait until it runs", quote(x.domain))})
+		inv.blind = append(inv.blind, inventoryBlind{"configs", where, &passingError{
+			fmt.Errorf("xl may start domain %s at any moment, with what was plugged in while it ran, which only xl knows", quote(x.domain)),
+			"wait until domain " + quote(x.domain) + " runs",
+		}})
 	}
 }
 

@@ -128,11 +128,22 @@ func (s *Sheet) blindTo(what, key, where string, err error) {
 }
 
 func blind(collector, where string, err error) Finding {
-	return Finding{
+	f := Finding{
 		Code: blindCode(collector), Subject: where, Key: where,
 		Detail: fmt.Sprintf("could not look at %s: %v", quote(where), reason(err)),
 		Source: where, Remedy: "run the command as root in the host's own namespaces, or repair what cannot be read",
 	}
+	var passing *passingError
+	if errors.As(err, &passing) {
+		f.Remedy = passing.until
+	}
+	return f
+}
+
+// A passingError is why something cannot be known now; until says what to wait for.
+type passingError struct {
+	error
+	until string
 }
 
 // pattern gives a regular expression that is compiled when it is first wanted: a
