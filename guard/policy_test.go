@@ -260,7 +260,7 @@ func TestOffersAreExact(t *testing.T) {
 			if word == "--override" {
 				continue
 			}
-			o, err := ParseOverride(word)
+			o, err := ParseOverride(strings.TrimPrefix(word, "--override=")) // as dd wants it
 			if err != nil {
 				t.Log(err)
 				return false
