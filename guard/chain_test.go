@@ -42,7 +42,7 @@ func (m *machine) header(name string, ino uint64, text string) ID {
 // served makes QEMU serve an image to a domain of a Xen host, 7 (web01).
 func (m *machine) served(t *testing.T, domid, image string) {
 	t.Helper()
-	set(xenHost(t, m), "/local/domain/0/backend/qdisk/"+domid+"/51712", "params=qcow2:"+image)
+	xenHost(t, m).SetAll("/local/domain/0/backend/qdisk/"+domid+"/51712", "params=qcow2:"+image)
 }
 
 func TestChain(t *testing.T) {
@@ -218,8 +218,8 @@ func TestChain(t *testing.T) {
 				name := fmt.Sprintf("%s/%d.qcow2", dir, i)
 				m.header(name, uint64(300+i), overlay("web1.img"))
 				domid := strconv.Itoa(20 + i)
-				set(s, "/local/domain/"+domid, "name=d"+domid)
-				set(s, "/local/domain/0/backend/qdisk/"+domid+"/51712", "params=qcow2:"+name)
+				s.SetAll("/local/domain/"+domid, "name=d"+domid)
+				s.SetAll("/local/domain/0/backend/qdisk/"+domid+"/51712", "params=qcow2:"+name)
 			}
 		}, image, []string{"chain.live same domains.9"}},
 		{"some overlays", func(t *testing.T, m *machine) {

@@ -14,8 +14,8 @@ const claimsAt = "/local/domain/0/backend/vbd/32760"
 
 // setClaim sets up a claim as an imgward makes it, with some keys changed.
 func setClaim(s *xenstoretest.Server, id string, keys ...string) {
-	set(s, "/local/domain/32760", "vm=/vm/imgward")
-	set(s, claimsAt+"/"+id, append([]string{
+	s.SetAll("/local/domain/32760", "vm=/vm/imgward")
+	s.SetAll(claimsAt+"/"+id, append([]string{
 		"imgward/target=fd:0", "imgward/pid=60", "imgward/pid-namespace=pid:[4026531836]", "imgward/start=4711", "imgward/boot-id=boot-1", "imgward/operation=overwrite",
 		"mode=w", "physical-device=fd:0",
 	}, keys...)...)
@@ -114,7 +114,7 @@ func TestClaimsOfOthers(t *testing.T) {
 			h.Deny(claimsAt, "EACCES")
 		}, "/dev/dm-0", []string{"blind.xen unrelated " + claimsAt}},
 		{"another kind of device of that number", func(h host) {
-			set(h.Server, "/local/domain/0/backend/qdisk/32760/1", "params=aio:/dev/vg0/a", "imgward/pid=60")
+			h.Server.SetAll("/local/domain/0/backend/qdisk/32760/1", "params=aio:/dev/vg0/a", "imgward/pid=60")
 		}, "/dev/dm-0", []string{"xen.vbd.stale same domain.32760"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -245,18 +245,18 @@ func TestUnpluggedDisks(t *testing.T) {
 	}{
 		{"it is gone", func(*machine, *xenstoretest.Server) {}, nil},
 		{"another disk of the domain is left", func(_ *machine, s *xenstoretest.Server) {
-			set(s, "/local/domain/0/backend/vbd/7/51728", "dev=xvdb", "params=/srv/images/other.img")
+			s.SetAll("/local/domain/0/backend/vbd/7/51728", "dev=xvdb", "params=/srv/images/other.img")
 		}, nil},
 		{"another domain has one of its name", func(_ *machine, s *xenstoretest.Server) {
 			s.Set("/local/domain/8/name", "web2")
-			set(s, "/local/domain/0/backend/vbd/8/51712", "dev=xvda", "params=/srv/images/other.img")
+			s.SetAll("/local/domain/0/backend/vbd/8/51712", "dev=xvda", "params=/srv/images/other.img")
 		}, nil},
-		{"it is there", func(_ *machine, s *xenstoretest.Server) { set(s, vbd7, "dev=xvda", "params=/srv/images/other.img") }, []string{kept}},
+		{"it is there", func(_ *machine, s *xenstoretest.Server) { s.SetAll(vbd7, "dev=xvda", "params=/srv/images/other.img") }, []string{kept}},
 		{"it is there by libxl's word", func(_ *machine, s *xenstoretest.Server) {
-			set(s, "/libxl/7/device/vbd/51712", "dev=xvda", "params=/srv/images/other.img", "backend=/local/domain/0/backend/vbd/7/51712")
+			s.SetAll("/libxl/7/device/vbd/51712", "dev=xvda", "params=/srv/images/other.img", "backend=/local/domain/0/backend/vbd/7/51712")
 		}, []string{kept}},
 		{"a disk of the domain does not say which it is", func(_ *machine, s *xenstoretest.Server) {
-			set(s, vbd7, "params=/srv/images/other.img")
+			s.SetAll(vbd7, "params=/srv/images/other.img")
 		}, []string{kept}},
 		{"the domain is gone, and its record is left", func(_ *machine, s *xenstoretest.Server) { s.Remove("/local/domain/7") }, []string{kept}},
 		{"xenstore does not tell everything", func(_ *machine, s *xenstoretest.Server) {

@@ -44,7 +44,7 @@ func TestDomainsBelow(t *testing.T) {
 			m.disk("sdb", "8:16")
 			s := xenHost(t, m)
 			tt.build(m)
-			set(s, vbd7, "params="+tt.params, "mode=w", "dev=xvda")
+			s.SetAll(vbd7, "params="+tt.params, "mode=w", "dev=xvda")
 			list, blind := Domains(t.Context(), m.host)
 			if len(blind) > 0 {
 				t.Errorf("blind: %v", blind)
@@ -61,11 +61,11 @@ func TestDomainsBelow(t *testing.T) {
 func TestDomainsBlind(t *testing.T) {
 	m := newMachine()
 	s := xenHost(t, m)
-	set(s, vbd7, "params=/far/x", "mode=w")
+	s.SetAll(vbd7, "params=/far/x", "mode=w")
 	s.Deny(vbd7+"/mode", "EACCES")
 	m.fs.SetErr("/far", syscall.EIO)
 	m.fs.SetErr("/proc/self/mountinfo", syscall.EACCES)
-	set(s, "/local/domain/0/backend/vbd/8/51712", "params="+image, "mode=w")
+	s.SetAll("/local/domain/0/backend/vbd/8/51712", "params="+image, "mode=w")
 	list, blind := Domains(t.Context(), m.host)
 	wantFound(t, blind, "blind.xen unrelated /proc/self/mountinfo", "blind.xen unrelated "+vbd7+"/mode", "blind.xen unrelated /far/x")
 	var got []string
@@ -87,7 +87,7 @@ func TestDomainsBlind(t *testing.T) {
 func TestDomainsDescribed(t *testing.T) {
 	m := newMachine()
 	s := xenHost(t, m)
-	set(s, vbd7, "params="+image, "mode=w", "dev=xvda")
+	s.SetAll(vbd7, "params="+image, "mode=w", "dev=xvda")
 	m.image("/srv/images/more.img", FileID(hostfs.Mkdev(8, 1), 300), "write", 0)
 	m.link("/srv/same.img", "images/web1.img")
 	m.file("/etc/xen/web01.cfg", "name = 'web01'\nkernel = '/boot/vmlinuz'\ndisk = [ '/srv/same.img,raw,xvda,rw', '/srv/images/more.img,raw,xvdb,rw' ]\n")

@@ -57,31 +57,31 @@ func TestNear(t *testing.T) {
 		target string
 		want   []string
 	}{
-		{"a digit away", func(m *machine, s *xenstoretest.Server) { set(s, web2, "params=/srv/images/web2.img") }, image, []string{"near.name unrelated web01.7"}},
-		{"a QEMU's disk", func(m *machine, s *xenstoretest.Server) { set(s, web2, "params=aio:/srv/images/web2.img") }, image, []string{"near.name unrelated web01.7"}},
-		{"a new file", func(m *machine, s *xenstoretest.Server) { set(s, web2, "params="+image) }, "/srv/images/web2.img", []string{"near.name unrelated web01.7"}},
-		{"two away", func(m *machine, s *xenstoretest.Server) { set(s, web2, "params=/srv/images/db1.img") }, image, nil},
+		{"a digit away", func(m *machine, s *xenstoretest.Server) { s.SetAll(web2, "params=/srv/images/web2.img") }, image, []string{"near.name unrelated web01.7"}},
+		{"a QEMU's disk", func(m *machine, s *xenstoretest.Server) { s.SetAll(web2, "params=aio:/srv/images/web2.img") }, image, []string{"near.name unrelated web01.7"}},
+		{"a new file", func(m *machine, s *xenstoretest.Server) { s.SetAll(web2, "params="+image) }, "/srv/images/web2.img", []string{"near.name unrelated web01.7"}},
+		{"two away", func(m *machine, s *xenstoretest.Server) { s.SetAll(web2, "params=/srv/images/db1.img") }, image, nil},
 		{"only one of two", func(m *machine, s *xenstoretest.Server) {
-			set(s, web2, "params=/srv/images/web2.img")
-			set(s, "/local/domain/0/backend/vbd/7/51728", "params=/srv/images/web3.img")
+			s.SetAll(web2, "params=/srv/images/web2.img")
+			s.SetAll("/local/domain/0/backend/vbd/7/51728", "params=/srv/images/web3.img")
 		}, image, []string{"near.name unrelated web01.7"}},
 		{"the target itself is used too", func(m *machine, s *xenstoretest.Server) {
-			set(s, web2, "params=/srv/images/web2.img")
-			set(s, "/local/domain/0/backend/vbd/7/51728", "params="+image)
+			s.SetAll(web2, "params=/srv/images/web2.img")
+			s.SetAll("/local/domain/0/backend/vbd/7/51728", "params="+image)
 		}, image, nil},
 		{"of a domain that is gone", func(m *machine, s *xenstoretest.Server) {
-			set(s, "/local/domain/0/backend/vbd/8/51712", "params=/srv/images/web2.img")
+			s.SetAll("/local/domain/0/backend/vbd/8/51712", "params=/srv/images/web2.img")
 		}, image, nil},
 		{"a volume, by the name that was given", func(m *machine, s *xenstoretest.Server) {
 			m.disk("sdb", "8:16")
 			m.mapper("dm-0", "253:0", "vg0-web1", "0 100 linear 8:16 0\n", "sdb")
 			m.link("/dev/vg0/web1", "../dm-0")
-			set(s, web2, "params=/dev/vg0/web2")
+			s.SetAll(web2, "params=/dev/vg0/web2")
 		}, "/dev/vg0/web1", []string{"near.name unrelated web01.7"}},
 		{"the numbers of loop devices", func(m *machine, s *xenstoretest.Server) {
 			m.disk("sdb", "8:16")
 			m.loop("loop1", "7:1", "dev=8:1 ino=101 rdev=0:0 offset=0 sizelimit=0 ro=0 file=\"x\"")
-			set(s, web2, "params=/srv/x", "node=/dev/loop2", "physical-device=7:2", "physical-device-path=/dev/loop2")
+			s.SetAll(web2, "params=/srv/x", "node=/dev/loop2", "physical-device=7:2", "physical-device-path=/dev/loop2")
 		}, "/dev/loop1", nil},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

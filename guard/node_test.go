@@ -79,7 +79,7 @@ func TestNodeIsWatched(t *testing.T) {
 				if err := b.fill(bytes.Repeat([]byte("new!"), 4096))(ctx, p); err != nil {
 					return err
 				}
-				if f := <-told; f.Code != HoldInForce || !strings.Contains(f.Detail, "noticed at once") {
+				if f := next(ctx, t, told); f.Code != HoldInForce || !strings.Contains(f.Detail, "noticed at once") {
 					t.Errorf("said %q", f.sentence())
 				}
 				tt.comes(t, dev)
@@ -87,7 +87,7 @@ func TestNodeIsWatched(t *testing.T) {
 					if tt.who == "" {
 						stays(t, "<", dev) // who came before was looked at when this one is told of
 					}
-					f := <-told
+					f := next(ctx, t, told)
 					if f.Code != FDRead || !strings.Contains(f.Subject, "(sh)") {
 						t.Errorf("told of %s: %s", f.Code, f.sentence())
 					}

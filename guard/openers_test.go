@@ -194,7 +194,7 @@ func (o opener) test(t *testing.T, protect func(*testing.T, *place), says string
 			return context.Cause(ctx)
 		case want.told != "" && want.let:
 			// What it reads is not taken off it, so that it stays.
-			if f := <-told; f.Code != want.told {
+			if f := next(ctx, t, told); f.Code != want.told {
 				t.Errorf("told of %s: %s", f.Code, f.sentence())
 			}
 			close(goOn)

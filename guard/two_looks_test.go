@@ -114,12 +114,12 @@ func TestNewcomersAreSeen(t *testing.T) {
 		}, FDVM},
 		"a domain starts": {func(t *testing.T, m *machine) {
 			s := xenHost(t, m)
-			set(s, "/local/domain/0/backend/qdisk/7/51712", "params=aio:"+image, "mode=w", "state=4", "online=1", "frontend=/local/domain/7/device/vbd/51712")
+			s.SetAll("/local/domain/0/backend/qdisk/7/51712", "params=aio:"+image, "mode=w", "state=4", "online=1", "frontend=/local/domain/7/device/vbd/51712")
 		}, XenConnected},
 		"a domain's link is turned to it": {func(t *testing.T, m *machine) {
 			m.link("/srv/current", image)
 			s := xenHost(t, m)
-			set(s, "/local/domain/0/backend/qdisk/7/51712", "params=aio:/srv/current", "mode=w", "state=4", "online=1", "frontend=/local/domain/7/device/vbd/51712")
+			s.SetAll("/local/domain/0/backend/qdisk/7/51712", "params=aio:/srv/current", "mode=w", "state=4", "online=1", "frontend=/local/domain/7/device/vbd/51712")
 		}, XenConnected},
 		"a domain is configured": {func(_ *testing.T, m *machine) {
 			m.dir("/etc/xen")

@@ -79,7 +79,7 @@ func TestDyingStore(t *testing.T) {
 			m := newMachine()
 			m.disk("sdb", "8:16")
 			s := xenHost(t, m)
-			set(s, vbd7, "params=/dev/sdb", "physical-device=8:10", "mode=w", "state=4")
+			s.SetAll(vbd7, "params=/dev/sdb", "physical-device=8:10", "mode=w", "state=4")
 			m.backend("7", "51712", "8:10")
 			s.Hook(func(r xenstoretest.Request) xenstoretest.Reply { return tt.hook(s, r) })
 			wantFound(t, m.collect(t, xen{}, "/dev/sdb"), "blind.xen unrelated xenstore", "xen.sysfs.vbd same backend/vbd/7/51712")
@@ -146,7 +146,7 @@ func TestChangingStore(t *testing.T) {
 		m.disk("sdb", "8:16")
 		s := xenHost(t, m)
 		m.host.Store = &changingStore{Store: m.host.Store, changes: tt.changes, change: func() {
-			set(s, vbd7, "params=/dev/sdb", "physical-device=8:10", "mode=w", "state=2")
+			s.SetAll(vbd7, "params=/dev/sdb", "physical-device=8:10", "mode=w", "state=2")
 		}}
 		wantFound(t, m.collect(t, xen{}, "/dev/sdb"), tt.want)
 	}
@@ -184,9 +184,9 @@ func TestConnectingMeanwhile(t *testing.T) {
 	m.disk("sdb", "8:16")
 	s := xenHost(t, m)
 	m.backend("9", "51712", "fd:9")
-	set(s, vbd7, "params=/dev/sdb", "mode=w", "state=1")
+	s.SetAll(vbd7, "params=/dev/sdb", "mode=w", "state=1")
 	m.host.Store = &changingStore{Store: m.host.Store, changes: 1, change: func() {
-		set(s, vbd7, "physical-device=8:10", "state=4")
+		s.SetAll(vbd7, "physical-device=8:10", "state=4")
 		m.backend("7", "51712", "8:10")
 	}}
 	wantFound(t, m.collect(t, xen{}, "/dev/sdb"), "xen.vbd.connected same web01.7")
@@ -207,7 +207,7 @@ func (c *countingStore) Watch(ctx context.Context, p string, fire func(string)) 
 // its own.
 func TestOneScanALook(t *testing.T) {
 	m := newMachine()
-	set(xenHost(t, m), vbd7, "params="+image, "mode=w", "state=4")
+	xenHost(t, m).SetAll(vbd7, "params="+image, "mode=w", "state=4")
 	store := &countingStore{Store: m.host.Store}
 	m.host.Store = store
 	target := m.resolve(t, image)
@@ -235,7 +235,7 @@ func TestHowIsAskedOfTheTarget(t *testing.T) {
 		"/local/domain/5/backend/vbd/7/51776":   {"params=/dev/sdb", "physical-device=8:10"}, // of a driver domain
 		"/local/domain/0/backend/9pfs/7/0":      {"path=/dev/sdb"},
 	} {
-		set(s, node, append(about, "mode=w", "state=4", "online=1", "dev=xvda")...)
+		s.SetAll(node, append(about, "mode=w", "state=4", "online=1", "dev=xvda")...)
 	}
 	var mu sync.Mutex
 	asked := map[string]bool{}

@@ -29,14 +29,6 @@ func xenHost(t *testing.T, m *machine) *xenstoretest.Server {
 	return s
 }
 
-// set writes keys, "key=value", under a node.
-func set(s *xenstoretest.Server, node string, keys ...string) {
-	for _, kv := range keys {
-		k, v, _ := strings.Cut(kv, "=")
-		s.Set(node+"/"+k, v)
-	}
-}
-
 // backend records that the kernel has a device open for a domain.
 func (m *machine) backend(domid, devid, device string) {
 	dir := fmt.Sprintf("/sys/bus/xen-backend/devices/vbd-%s-%s", domid, devid)
@@ -54,7 +46,7 @@ func TestDomains(t *testing.T) {
 	}
 	// connect gives web01 the logical volume, as a running domain has it.
 	connect := func(h host, more ...string) {
-		set(h.Server, vbd7, append([]string{"params=/dev/vg0/a", "physical-device=fd:0", "mode=w", "state=4", "online=1", "hotplug-status=connected", "dev=xvda"}, more...)...)
+		h.Server.SetAll(vbd7, append([]string{"params=/dev/vg0/a", "physical-device=fd:0", "mode=w", "state=4", "online=1", "hotplug-status=connected", "dev=xvda"}, more...)...)
 		h.backend("7", "51712", "fd:0")
 	}
 	for _, tt := range []struct {
@@ -96,12 +88,12 @@ func TestDomains(t *testing.T) {
 			h.Deny("/local/domain", "EACCES")
 		}, "/dev/dm-0", []string{"blind.xen unrelated /local/domain", "xen.vbd.connected same domain.7"}},
 		{"attaching failed", func(h host) {
-			set(h.Server, vbd7, "params=/dev/vg0/a", "mode=w", "state=2", "hotplug-status=busy")
+			h.Server.SetAll(vbd7, "params=/dev/vg0/a", "mode=w", "state=2", "hotplug-status=busy")
 		}, "/dev/dm-0", []string{"xen.vbd.failed same web01.7"}},
 		{"attaching failed, and it is open", func(h host) {
 			connect(h, "hotplug-status=error")
 		}, "/dev/dm-0", []string{"xen.vbd.connected same web01.7"}},
-		{"about to be attached", func(h host) { set(h.Server, vbd7, "params=/dev/vg0/a", "mode=w", "state=1") },
+		{"about to be attached", func(h host) { h.Server.SetAll(vbd7, "params=/dev/vg0/a", "mode=w", "state=1") },
 			"/dev/dm-0", []string{"xen.vbd.connected same web01.7"}},
 		{"the two sources disagree, and xenstore means it", func(h host) {
 			connect(h)
@@ -114,64 +106,64 @@ func TestDomains(t *testing.T) {
 		{"a device number that is none", func(h host) { connect(h, "physical-device=253:zero") },
 			"/dev/dm-0", []string{"blind.xen unrelated " + vbd7 + "/physical-device", "xen.vbd.named named web01.7", "xen.sysfs.vbd same web01.7"}},
 		{"a file that was replaced", func(h host) {
-			set(h.Server, vbd7, "params="+image, "physical-device=7:3", "node=/dev/loop3", "mode=w", "state=4")
+			h.Server.SetAll(vbd7, "params="+image, "physical-device=7:3", "node=/dev/loop3", "mode=w", "state=4")
 			h.backend("7", "51712", "7:3")
 			h.loop("loop3", "7:3", "dev=8:1 ino=99 rdev=0:0 offset=0 sizelimit=0 ro=0 file=\"x\"")
 		}, image, []string{"xen.vbd.named named web01.7"}},
 		{"a file that was removed, to be made again", func(h host) {
-			set(h.Server, vbd7, "params=/srv/images/gone.img", "physical-device=7:3", "mode=w", "state=4")
+			h.Server.SetAll(vbd7, "params=/srv/images/gone.img", "physical-device=7:3", "mode=w", "state=4")
 			h.backend("7", "51712", "7:3")
 		}, "/srv/images/gone.img", []string{"xen.vbd.named named web01.7"}},
 		{"the name of a file that was removed, through a link", func(h host) {
-			set(h.Server, vbd7, "params=/srv/web", "physical-device=7:3", "mode=w", "state=4")
+			h.Server.SetAll(vbd7, "params=/srv/web", "physical-device=7:3", "mode=w", "state=4")
 			h.backend("7", "51712", "7:3")
 			h.link("/srv/web", "images/gone.img")
 		}, "/srv/images/gone.img", []string{"xen.vbd.named named web01.7"}},
 		{"the name of a file that was removed, through a directory", func(h host) {
-			set(h.Server, vbd7, "params=/srv/short/../gone.img", "physical-device=7:3", "mode=w", "state=4")
+			h.Server.SetAll(vbd7, "params=/srv/short/../gone.img", "physical-device=7:3", "mode=w", "state=4")
 			h.backend("7", "51712", "7:3")
 			h.dir("/srv/images/deep")
 			h.link("/srv/short", "images/deep")
 		}, "/srv/images/gone.img", []string{"xen.vbd.named named web01.7"}},
 		{"a file beside the one that was removed", func(h host) {
-			set(h.Server, vbd7, "params=/srv/images/gone.img", "physical-device=7:3", "mode=w", "state=4")
+			h.Server.SetAll(vbd7, "params=/srv/images/gone.img", "physical-device=7:3", "mode=w", "state=4")
 		}, "/srv/images/new.img", nil},
 		{"the toolstack's copy alone", func(h host) {
-			set(h.Server, "/libxl/7/device/vbd/51712", "params="+image, "backend="+vbd7, "mode=w", "state=1")
+			h.Server.SetAll("/libxl/7/device/vbd/51712", "params="+image, "backend="+vbd7, "mode=w", "state=1")
 		}, image, []string{"xen.vbd.connected same web01.7"}},
 		{"the toolstack's copy of another domain's disk", func(h host) {
-			set(h.Server, "/libxl/7/device/vbd/51712", "params="+image, "backend=/local/domain/5/backend/vbd/7/51712", "mode=w", "state=1")
+			h.Server.SetAll("/libxl/7/device/vbd/51712", "params="+image, "backend=/local/domain/5/backend/vbd/7/51712", "mode=w", "state=1")
 		}, image, nil},
 		{"the toolstack's copy beside its original", func(h host) {
 			connect(h)
-			set(h.Server, "/libxl/7/device/vbd/51712", "params=/dev/vg0/a", "backend="+vbd7, "mode=w", "state=1")
+			h.Server.SetAll("/libxl/7/device/vbd/51712", "params=/dev/vg0/a", "backend="+vbd7, "mode=w", "state=1")
 		}, "/dev/dm-0", []string{"xen.vbd.connected same web01.7"}},
 		{"a driver domain's disks", func(h host) {
-			set(h.Server, "/local/domain/5/backend/vbd/7/51712", "params="+image, "physical-device=fd:0", "state=4")
-			set(h.Server, "/local/domain/5/backend/vbd/7/51728", "params="+image, "physical-device=fd:1", "state=4")
+			h.Server.SetAll("/local/domain/5/backend/vbd/7/51712", "params="+image, "physical-device=fd:0", "state=4")
+			h.Server.SetAll("/local/domain/5/backend/vbd/7/51728", "params="+image, "physical-device=fd:1", "state=4")
 		}, image, []string{"xen.foreign unrelated domain.5"}},
 		{"a kind of the future", func(h host) {
-			set(h.Server, "/local/domain/0/backend/quantum/7/51712", "params="+image, "state=4", "mode=w")
+			h.Server.SetAll("/local/domain/0/backend/quantum/7/51712", "params="+image, "state=4", "mode=w")
 		}, image, []string{"xen.vbd.connected same web01.7"}},
 		{"backends that are no disks", func(h host) {
-			set(h.Server, "/local/domain/0/backend/vif/7/0", "state=4", "mac=00:16:3e:00:00:01")
-			set(h.Server, "/local/domain/0/backend/console/7/0", "state=1")
+			h.Server.SetAll("/local/domain/0/backend/vif/7/0", "state=4", "mac=00:16:3e:00:00:01")
+			h.Server.SetAll("/local/domain/0/backend/console/7/0", "state=1")
 		}, image, nil},
 		{"a COLO disk", func(h host) {
-			set(h.Server, vbd7, "params=/srv/x", "hidden-disk="+image, "mode=w", "state=4")
+			h.Server.SetAll(vbd7, "params=/srv/x", "hidden-disk="+image, "mode=w", "state=4")
 			h.backend("7", "51712", "fd:9")
 		}, image, []string{"xen.vbd.connected same web01.7"}},
 		{"a COLO disk, while it is active", func(h host) {
-			set(h.Server, vbd7, "params=/srv/x", "active-disk="+image, "mode=w", "state=4")
+			h.Server.SetAll(vbd7, "params=/srv/x", "active-disk="+image, "mode=w", "state=4")
 			h.backend("7", "51712", "fd:9")
 		}, image, []string{"xen.vbd.connected same web01.7"}},
 		{"a stub domain's view of a disk", func(h host) {
-			set(h.Server, "/local/domain/9", "name=web01-dm", "target=7")
-			set(h.Server, "/local/domain/0/backend/vbd/9/51712", "params=/dev/vg0/a", "physical-device=fd:0", "mode=w", "state=4")
+			h.Server.SetAll("/local/domain/9", "name=web01-dm", "target=7")
+			h.Server.SetAll("/local/domain/0/backend/vbd/9/51712", "params=/dev/vg0/a", "physical-device=fd:0", "mode=w", "state=4")
 			h.backend("9", "51712", "fd:0")
 		}, "/dev/dm-0", []string{"xen.vbd.connected same web01-dm.9"}},
 		{"a domain in this very system", func(h host) {
-			set(h.Server, "/local/domain/0/backend/vbd/0/51712", "params="+image, "physical-device=7:3", "mode=w", "state=4")
+			h.Server.SetAll("/local/domain/0/backend/vbd/0/51712", "params="+image, "physical-device=7:3", "mode=w", "state=4")
 			h.backend("0", "51712", "7:3")
 			h.loop("loop3", "7:3", onImage(0, 0))
 		}, image, []string{"xen.vbd.connected above Domain-0.0"}},
@@ -188,13 +180,13 @@ func TestDomains(t *testing.T) {
 			h.fs.SetErr("/sys/bus/xen-backend/devices/vbd-7-51712/nodename", syscall.EIO)
 		}, "/dev/dm-0", []string{"xen.sysfs.vbd same web01.7"}},
 		{"a path that cannot be looked up", func(h host) {
-			set(h.Server, vbd7, "params=/far/x.img", "mode=w", "state=4")
+			h.Server.SetAll(vbd7, "params=/far/x.img", "mode=w", "state=4")
 			h.backend("7", "51712", "fd:9")
 			h.fs.SetErr("/far", syscall.EACCES)
 			h.fs.SetErr("/far/x.img", syscall.EACCES)
 		}, image, []string{"blind.xen unrelated /far/x.img"}},
 		{"a path that nothing can have", func(h host) {
-			set(h.Server, vbd7, "params=/"+strings.Repeat("x", 300), "mode=w", "state=4")
+			h.Server.SetAll(vbd7, "params=/"+strings.Repeat("x", 300), "mode=w", "state=4")
 			h.backend("7", "51712", "fd:9")
 			h.fs.SetErr("/"+strings.Repeat("x", 300), syscall.ENAMETOOLONG)
 		}, image, nil},
@@ -248,7 +240,7 @@ func TestImageSpellings(t *testing.T) {
 		m.stat("/srv/my images/web1.img", same)
 		m.stat("/dev/disk/web1", same)
 		m.stat("/srv/cow.img", hostfs.Stat{Type: hostfs.Regular, Dev: imageID.Dev, Ino: 900})
-		set(s, "/local/domain/0/backend/"+tt.kind+"/7/51712", "params="+tt.params, "mode=w", "state=2")
+		s.SetAll("/local/domain/0/backend/"+tt.kind+"/7/51712", "params="+tt.params, "mode=w", "state=2")
 		if got := found(m.collect(t, xen{}, image)); !slices.Equal(got, []string{"xen.vbd.connected same web01.7"}) {
 			t.Errorf("%s %q: found %q", tt.kind, tt.params, got)
 		}
@@ -261,7 +253,7 @@ func TestForeignNames(t *testing.T) {
 	m.disk("sdb", "8:16")
 	s := xenHost(t, m)
 	s.Set("/local/domain/7/name", "web\x1b[2J\n01 rm -rf;`x`")
-	set(s, vbd7, "params=/dev/sdb\x1b", "physical-device=8:10", "mode=w\x1b", "state=4\x1b", "dev=xv\x1bda")
+	s.SetAll(vbd7, "params=/dev/sdb\x1b", "physical-device=8:10", "mode=w\x1b", "state=4\x1b", "dev=xv\x1bda")
 	v := m.judge(t, Policy{}, "/dev/sdb")
 	var b strings.Builder
 	if err := v.Explain(&b); err != nil {
@@ -318,8 +310,8 @@ func TestStubDomain(t *testing.T) {
 	} {
 		m := newMachine()
 		s := xenHost(t, m)
-		set(s, "/local/domain/9", "name=web01-dm", "target="+tt.target)
-		set(s, "/local/domain/0/backend/qdisk/9/51712", "params=aio:"+image, "mode=w", "state=4")
+		s.SetAll("/local/domain/9", "name=web01-dm", "target="+tt.target)
+		s.SetAll("/local/domain/0/backend/qdisk/9/51712", "params=aio:"+image, "mode=w", "state=4")
 		fs := m.collect(t, xen{}, image)
 		wantFound(t, fs, "xen.vbd.connected same web01-dm.9")
 		if fs[0].Subject != tt.subject || fs[0].Domain != tt.domain {
@@ -339,45 +331,45 @@ func TestSharedDirectories(t *testing.T) {
 		target string
 		want   []string
 	}{
-		{"in it", func(m *machine, s *xenstoretest.Server) { set(s, share, "path=/srv/images", "state=4") }, image, []string{found}},
-		{"below it", func(m *machine, s *xenstoretest.Server) { set(s, share, "path=/srv", "state=4") }, image, []string{found}},
-		{"with an end of line", func(m *machine, s *xenstoretest.Server) { set(s, share, "path=/srv/images\n") }, image, []string{found}},
-		{"the root", func(m *machine, s *xenstoretest.Server) { set(s, share, "path=/") }, image, []string{found}},
+		{"in it", func(m *machine, s *xenstoretest.Server) { s.SetAll(share, "path=/srv/images", "state=4") }, image, []string{found}},
+		{"below it", func(m *machine, s *xenstoretest.Server) { s.SetAll(share, "path=/srv", "state=4") }, image, []string{found}},
+		{"with an end of line", func(m *machine, s *xenstoretest.Server) { s.SetAll(share, "path=/srv/images\n") }, image, []string{found}},
+		{"the root", func(m *machine, s *xenstoretest.Server) { s.SetAll(share, "path=/") }, image, []string{found}},
 		{"through a link", func(m *machine, s *xenstoretest.Server) {
 			m.link("/exports", "srv/images")
-			set(s, "/local/domain/0/backend/xen_9pfs/7/0", "path=/exports")
+			s.SetAll("/local/domain/0/backend/xen_9pfs/7/0", "path=/exports")
 		}, image, []string{found}},
 		{"another mount of the directory", func(m *machine, s *xenstoretest.Server) {
 			m.stat("/mnt/images", hostfs.Stat{Type: hostfs.Directory, Dev: hostfs.Mkdev(8, 1), Ino: 5})
-			set(s, share, "path=/mnt/images")
+			s.SetAll(share, "path=/mnt/images")
 		}, image, []string{found}},
 		{"the toolstack's copy alone", func(m *machine, s *xenstoretest.Server) {
-			set(s, "/libxl/7/device/9pfs/0", "path=/srv/images", "backend="+share)
+			s.SetAll("/libxl/7/device/9pfs/0", "path=/srv/images", "backend="+share)
 		}, image, []string{found}},
 		{"the toolstack's copy beside its original", func(m *machine, s *xenstoretest.Server) {
-			set(s, share, "path=/srv/images")
-			set(s, "/libxl/7/device/9pfs/0", "path=/srv/images", "backend="+share)
+			s.SetAll(share, "path=/srv/images")
+			s.SetAll("/libxl/7/device/9pfs/0", "path=/srv/images", "backend="+share)
 		}, image, []string{found}},
 		{"beside it", func(m *machine, s *xenstoretest.Server) {
 			m.dir("/srv/images2")
-			set(s, share, "path=/srv/images2")
+			s.SetAll(share, "path=/srv/images2")
 		}, image, nil},
-		{"gone", func(m *machine, s *xenstoretest.Server) { set(s, share, "path=/srv/gone") }, image, nil},
+		{"gone", func(m *machine, s *xenstoretest.Server) { s.SetAll(share, "path=/srv/gone") }, image, nil},
 		{"no directory", func(m *machine, s *xenstoretest.Server) {
 			m.stat("/run/console.sock", hostfs.Stat{Type: hostfs.Socket})
-			set(s, "/local/domain/0/backend/console/7/1", "path=/run/console.sock")
+			s.SetAll("/local/domain/0/backend/console/7/1", "path=/run/console.sock")
 		}, image, nil},
 		{"of a domain that is gone", func(m *machine, s *xenstoretest.Server) {
-			set(s, "/local/domain/0/backend/9pfs/8/0", "path=/srv/images")
+			s.SetAll("/local/domain/0/backend/9pfs/8/0", "path=/srv/images")
 		}, image, nil},
 		{"of a driver domain", func(m *machine, s *xenstoretest.Server) {
-			set(s, "/local/domain/5/backend/9pfs/7/0", "path=/srv/images")
+			s.SetAll("/local/domain/5/backend/9pfs/7/0", "path=/srv/images")
 		}, image, nil},
-		{"a device in it", func(m *machine, s *xenstoretest.Server) { set(s, share, "path=/dev") }, "/dev/sda", nil},
-		{"a new file", func(m *machine, s *xenstoretest.Server) { set(s, share, "path=/srv/images") }, "/srv/images/new.img", nil},
+		{"a device in it", func(m *machine, s *xenstoretest.Server) { s.SetAll(share, "path=/dev") }, "/dev/sda", nil},
+		{"a new file", func(m *machine, s *xenstoretest.Server) { s.SetAll(share, "path=/srv/images") }, "/srv/images/new.img", nil},
 		{"cannot be looked at", func(m *machine, s *xenstoretest.Server) {
 			m.fs.SetErr("/far", syscall.EACCES)
-			set(s, share, "path=/far")
+			s.SetAll(share, "path=/far")
 		}, image, []string{"blind.xen unrelated /far"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

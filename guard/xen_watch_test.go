@@ -62,7 +62,7 @@ func TestXenWatch(t *testing.T) {
 			if name == "by number" {
 				m.fs.SetAsk("loop-status", "/dev/loop3", onImage(0, 0), 0)
 			}
-			set(s, vbd7, tt.keys...)
+			s.SetAll(vbd7, tt.keys...)
 			if got := found([]Finding{<-alarms})[0]; got != tt.want {
 				t.Errorf("found %q, want %q", got, tt.want)
 			}
@@ -89,7 +89,7 @@ func TestXenWatchOfOthers(t *testing.T) {
 		return xenstoretest.Reply{}
 	})
 	_, _, stop := m.watchStore(t, image)
-	set(s, vbd8, "params=/srv/images/other.img", "mode=w", "state=1")
+	s.SetAll(vbd8, "params=/srv/images/other.img", "mode=w", "state=1")
 	for range 10 {
 		<-looks
 	}

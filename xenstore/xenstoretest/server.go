@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"path"
+	"strings"
 	"sync"
 
 	"imgward/xenstore/dump"
@@ -83,6 +84,23 @@ func (s *Server) Set(name, value string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.set(path.Clean("/"+name), value)
+}
+
+// SetAll writes nodes beneath dir, each "name=value", as one transaction does: nobody
+// sees some of them without the others, and the watches are told behind the last.
+func (s *Server) SetAll(dir string, nodes ...string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var written []string
+	for _, n := range nodes {
+		name, value, _ := strings.Cut(n, "=")
+		name = path.Clean("/" + dir + "/" + name)
+		s.store.set(name, value)
+		written = append(written, name)
+	}
+	for _, name := range written {
+		s.fire(name)
+	}
 }
 
 // set is Set for an absolute path. s.mu is held.
