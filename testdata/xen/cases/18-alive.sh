@@ -79,7 +79,7 @@ case_reboot() {
 	looks $! web1.img &
 	looking=$!
 	# xl waits for two seconds then.
-	timeout 120 sed '/Rebooting now/q' < <(exec tail -n +1 -F /var/log/xen/xl-web1.log)
+	timeout 120 grep -q 'Rebooting now' < <(exec tail -n +1 -F /var/log/xen/xl-web1.log)
 	pkill -STOP -x xl
 	[ -z "$(losetup -n -j web1.img)" ]
 	no xenstore-exists "/local/domain/$id"

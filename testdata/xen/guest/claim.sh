@@ -126,8 +126,8 @@ reboot_refused() {
 	config web2 ''
 	xl reboot web2
 	# xl waits for two seconds then.
-	timeout 120 sed '/Rebooting now/q' < <(exec tail -n +1 -F $log)
-	xl=$(pgrep -f 'xl create.*web2')
+	timeout 120 grep -q 'Rebooting now' < <(exec tail -n +1 -F $log)
+	xl=$(xl_of web2)
 	kill -STOP "$xl"
 	no imgward check /dev/vg0/web2
 	hold web2 --override "blind.configs:/proc/$xl/cmdline"

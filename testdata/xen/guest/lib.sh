@@ -68,7 +68,7 @@ image() {
 		printf '%-32s' @name@ >/tmp/blank/generation
 		truncate -s 4M $blank
 		mkfs.ext4 -q -F -L lab -d /tmp/blank $blank 2M
-		grep -abo @name@ $blank | cut -d : -f 1 >/tmp/blank.at
+		ggrep -abo @name@ $blank | cut -d : -f 1 >/tmp/blank.at
 	}
 	at=$(cat /tmp/blank.at)
 	dd if=$blank of="$2" bs=1M conv=notrunc status=none
@@ -96,7 +96,7 @@ config() {
 		type = "${TYPE:-pv}"
 		kernel = "/boot/domu/$kernel"
 		ramdisk = "/boot/domu/initrd"
-		extra = "console=hvc0 quiet loglevel=1 mitigations=off nokaslr cryptomgr.notests rodata=off ${3:-}"
+		extra = "console=hvc0 quiet loglevel=1 mitigations=off nokaslr init_on_alloc=0 cryptomgr.notests rodata=off ${3:-}"
 		memory = ${MEMORY:-112}
 		vcpus = 1
 		disk = [ $2 ]
@@ -132,7 +132,7 @@ says() {
 	local log
 	log=$(console "$1")
 	wait_for 60 test -e "$log"
-	grep -qaE -m 1 "$2" < <(exec timeout 300 tail -n "+${3:-1}" -F "$log" 2>/dev/null) || {
+	grep -qE -m 1 "$2" < <(exec timeout 300 tail -n "+${3:-1}" -F "$log" 2>/dev/null) || {
 		echo "domain $1 did not say \"$2\":"
 		tail -n 5 "$log"
 		return 1
@@ -145,10 +145,18 @@ beats() { says "$1" "domu: beat .*$2" $(($(wc -l <"$(console "$1")") + 1)); }
 # Xen's scripts late, and libxl gives up on them.
 attach() { xl block-attach "$1" "format=raw,vdev=$3,access=rw,target=$2"; }
 
+# xl_of NAME: the xl that waits for the domain's end, if there is one
+xl_of() {
+	local p args
+	for p in /proc/[0-9]*; do
+		{ mapfile -d '' -t args <"$p/cmdline"; } 2>/dev/null || continue
+		[[ "${args[*]}" != *"xl "@(create|restore)" "*"/$1."* ]] || echo "${p#/proc/}"
+	done
+}
 # gone NAME: the domain is gone, and xl has taken away what was its
 gone() {
 	local pid
-	pid=$(pgrep -f "xl (create|restore) .*/$1\\.") || true
+	pid=$(xl_of "$1")
 	[ -z "$pid" ] || timeout 180 tail -f --pid="$pid" /dev/null
 	no xl domid "$1"
 }
