@@ -171,7 +171,7 @@ var rules = []rule{
 
 	{FDWrite, Never, Busy, false, false, `A process has the target open for writing, or has it mapped writable. Stop the process.`},
 	{FDRead, Busy, Note, true, false, `A process has the target open for reading: a backup, a conversion, a virtual machine that uses it as a read-only base. Wait for it or stop it, or override this finding by name if what it reads does not matter.`},
-	{FDVM, Never, Note, false, false, `The process of a running virtual machine (QEMU's device model, tapdisk) has the target open for reading: as a read-only disk, or as the base image under the machine's own. Writing underneath changes the machine's disk. Shut the machine down. Nothing overrides this.`},
+	{FDVM, Never, Note, false, false, `The process of a running virtual machine, or one that serves its disks (QEMU, tapdisk, Firecracker, nbdkit, whoever has a machine of KVM's), has the target open for reading: as a read-only disk, or as the base image under the machine's own. Writing underneath changes the machine's disk. Shut the machine down. Nothing overrides this.`},
 
 	{LeaseFree, Note, Note, false, false, `The kernel granted a write lease on the file (fcntl(2)), which it does only when nothing else has it open: no process in any namespace or container, no loop device, no other part of the kernel.`},
 	{LeaseReaders, Busy, Note, true, false, `The kernel refused a write lease on the file and granted a read lease: somebody has it open, and only for reading. If no other line says who it is, it is a part of the kernel or a descriptor in flight.`},

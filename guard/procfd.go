@@ -277,7 +277,7 @@ func (p *procLook) finding(rel Relation, id ID, writes bool, what, source string
 		Code: FDRead, Relation: rel, Subject: subject, Key: key,
 		Detail: what + " for reading" + p.t.via(rel, id), Source: source, Remedy: "stop " + subject + " or wait for it",
 	}
-	if isMachine(subject) {
+	if isMachine(subject) || p.hasMachine() {
 		f.Code, f.Remedy = FDVM, "shut down the virtual machine of "+subject
 	}
 	if writes {
@@ -286,16 +286,35 @@ func (p *procLook) finding(rel Relation, id ID, writes bool, what, source string
 	return f
 }
 
-// isMachine tells the processes that run virtual machines by their names, which
-// the kernel cuts to 15 bytes. A process that only calls itself so is treated
-// with more care than it deserves.
-func isMachine(subject string) bool {
-	for _, name := range []string{"qemu-system", "qemu-kvm", "qemu-dm", "tapdisk"} {
-		if strings.Contains(subject, name) {
+// hasMachine tells a process that has a virtual machine of the kernel's open, or the
+// device that makes one (KVM's api.rst, KVM_CREATE_VM, KVM_CREATE_VCPU). It is asked
+// of the few that have the target.
+func (p *procLook) hasMachine() bool {
+	dir := "/proc/" + p.pid + "/fd"
+	fds, err := p.host.FS.ReadDir(dir)
+	if err != nil {
+		return false // which was, or will be, said of the whole process
+	}
+	for _, fd := range fds {
+		to, err := p.host.FS.Readlink(dir + "/" + fd)
+		if err == nil && (to == "/dev/kvm" || strings.HasPrefix(to, "anon_inode:kvm-vm") || strings.HasPrefix(to, "anon_inode:kvm-vcpu")) {
 			return true
 		}
 	}
 	return false
+}
+
+// machines are the programs that run virtual machines, or give them their disks, by
+// the names that the kernel cuts to 15 bytes. Parentheses are around a whole name.
+var machines = []string{
+	"qemu-system", "qemu-kvm", "qemu-dm", "qemu-dp", "qemu-storage-da", "(kvm)", "tapdisk", "nbdkit",
+	"firecracker", "cloud-hyperviso", "crosvm", "stratovirt", "(lkvm)", "VBoxHeadless", "VirtualBoxVM", "vmware-vmx",
+}
+
+// isMachine tells them by their names. A process that only calls itself so is treated
+// with more care than it deserves.
+func isMachine(subject string) bool {
+	return slices.ContainsFunc(machines, func(name string) bool { return strings.Contains(subject, name) })
 }
 
 type mapLine struct {

@@ -26,6 +26,22 @@ func TestOpenFiles(t *testing.T) {
 			m.process("70", "qemu-system-i38")
 			m.open("/proc/70", "4", imageID, "0100000")
 		}, image, []string{"fd.vm same qemu-system-i38.70"}},
+		{"by a machine of another name", func(m *machine) {
+			m.process("70", "cloud-hyperviso")
+			m.open("/proc/70", "4", imageID, "0100000")
+		}, image, []string{"fd.vm same cloud-hyperviso.70"}},
+		{"by what has a machine of KVM's", func(m *machine) {
+			m.process("70", "vmm")
+			m.open("/proc/70", "4", imageID, "0100000")
+			m.open("/proc/70", "9", FileID(hostfs.Mkdev(0, 14), 7), "02")
+			m.link("/proc/70/fd/9", "anon_inode:kvm-vm")
+		}, image, []string{"fd.vm same vmm.70"}},
+		{"mapped by what makes machines of KVM's", func(m *machine) {
+			m.process("70", "vmm")
+			m.open("/proc/70", "9", FileID(hostfs.Mkdev(0, 5), 7), "02")
+			m.link("/proc/70/fd/9", "/dev/kvm")
+			m.mapped("70", "r--s", imageID)
+		}, image, []string{"fd.vm same vmm.70"}},
 		{"another file", func(m *machine) { m.open("/proc/50", "4", FileID(imageID.Dev, 101), "02") }, image, nil},
 		{"the same inode number elsewhere", func(m *machine) { m.open("/proc/50", "4", FileID(hostfs.Mkdev(8, 2), 100), "02") }, image, nil},
 		{"a name that says nothing", func(m *machine) {
