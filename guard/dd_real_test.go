@@ -430,6 +430,41 @@ func TestDDReadsItsTarget(t *testing.T) {
 	}
 }
 
+// So may a file: that we read it is no news and is not waited for, and does not stand
+// for another reader whom nobody names.
+func TestDDReadsItsFile(t *testing.T) {
+	testkit.Need(t, "root")
+	b, _ := newDD(t)
+	b.guard.Host.Patience = 100 * time.Millisecond
+	in, err := os.Open(b.path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer in.Close()
+	b.lookAgain(b.path)
+	b.guard.Own = []*os.File{in}
+	nameless := slices.DeleteFunc(slices.Clone(b.guard.Collectors), func(c Collector) bool { return c.Name() == "procfd" })
+	for _, cs := range [][]Collector{b.guard.Collectors, nameless} {
+		b.guard.Collectors = cs
+		start := time.Now()
+		if err := b.guard.DD(t.Context(), b.path, asDD, 0o666, writing("new")); err != nil {
+			t.Fatal(err)
+		}
+		if took := time.Since(start); took > 300*time.Millisecond {
+			t.Errorf("our own input was looked at again for %v", took)
+		}
+	}
+	other, err := os.Open(b.path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	var refused *RefusedError
+	if err := b.guard.DD(t.Context(), b.path, asDD, 0o666, notCalled); !errors.As(err, &refused) || !slices.Contains(refused.Verdict.Codes(), LeaseReaders) {
+		t.Errorf("%v, and there is a reader whom nobody names", err)
+	}
+}
+
 // besides is a locker beside which a command runs.
 type besides struct{ *exec.Cmd }
 

@@ -22,6 +22,7 @@ type held struct {
 	reading     bool     // the target is a source: file is open for reading, and nothing is locked
 	inherited   bool     // file was open before we came, for others too; a device's is not exclusive
 	readersOnly bool     // the first look found readers and no writer
+	onlyUs      bool     // and that we are the only one, by our input
 	gate        *gate    // nil where there is none
 	leased      bool
 	proved      bool  // behind the gate a lease was granted, and given back
@@ -168,7 +169,7 @@ func (leaseLocker) Lock(ctx context.Context, _ *Host, t *Target) (func(context.C
 	// was to keep out since before the look is not waited for: it must be looked again.
 	for range 50 {
 		t.held.leaseErr = t.takeLease(ctx)
-		if early || !errors.Is(t.held.leaseErr, unix.EAGAIN) || t.held.gate == nil && t.held.readersOnly || !waited(ctx, 10*time.Millisecond) {
+		if early || t.held.onlyUs || !errors.Is(t.held.leaseErr, unix.EAGAIN) || t.held.gate == nil && t.held.readersOnly || !waited(ctx, 10*time.Millisecond) {
 			break
 		}
 	}

@@ -4,8 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"strconv"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 
 	"imgward/guard/hostfs"
 )
@@ -46,14 +49,15 @@ func (lease) Collect(ctx context.Context, host *Host, t *Target, s *Sheet) {
 
 // passing tells that an opener of a moment looks the same.
 func (f Finding) passing() bool {
-	return f.Code == LeaseRefused || f.Code == LeaseReaders || f.Code == LeaseTaken
+	return f.Code == LeaseRefused || f.Code == LeaseReaders && !f.onlyUs || f.Code == LeaseTaken
 }
 
 // askForLease says what the kernel answers.
 func askForLease(ctx context.Context, host *Host, t *Target) (Finding, *denial) {
-	answer, err := "", error(nil)
+	answer, err, onlyUs := "", error(nil), false
 	if t.held != nil {
 		answer, err = t.held.lease()
+		onlyUs = t.held.onlyUs
 	} else {
 		// Asking opens the file, which would break a lease of somebody's.
 		taken, lerr := leaseHolder(host, t.ID.Dev, t.ID.Ino)
@@ -63,7 +67,11 @@ func askForLease(ctx context.Context, host *Host, t *Target) (Finding, *denial) 
 		if taken != "" {
 			return takenFinding(host, t, taken), nil
 		}
-		answer, err = host.FS.Ask(ctx, hostfs.Lease, t.handle.Name())
+		if onlyUs = aloneWith(t.ownFile()); onlyUs {
+			answer = "read"
+		} else {
+			answer, err = host.FS.Ask(ctx, hostfs.Lease, t.handle.Name())
+		}
 	}
 	f := Finding{Relation: Same, Subject: "the kernel", Key: "kernel", Source: "fcntl F_SETLEASE F_WRLCK on " + quote(t.Real)}
 	switch {
@@ -77,10 +85,26 @@ func askForLease(ctx context.Context, host *Host, t *Target) (Finding, *denial) 
 		f.Code, f.Detail = LeaseFree, "grants a write lease: nobody has it open"
 	case answer == "read":
 		f.Code, f.Detail, f.Remedy = LeaseReaders, "grants only a read lease: somebody has it open for reading", "find out who has it open"
+		if f.onlyUs = onlyUs; onlyUs {
+			f.Detail = "grants a lease only to the input, which is the same file: nobody else has it open"
+		}
 	default:
 		return Finding{}, &denial{"lease", fmt.Errorf("unexpected answer %q", answer)}
 	}
 	return f, nil
+}
+
+// aloneWith tells that nobody has a file open but for this opening of it: the kernel
+// grants a write lease on that one then.
+func aloneWith(f *os.File) bool {
+	if f == nil {
+		return false
+	}
+	if _, err := unix.FcntlInt(f.Fd(), unix.F_SETLEASE, unix.F_WRLCK); err != nil {
+		return false
+	}
+	_, err := unix.FcntlInt(f.Fd(), unix.F_SETLEASE, unix.F_UNLCK)
+	return err == nil
 }
 
 func takenFinding(host *Host, t *Target, pid string) Finding {

@@ -160,7 +160,7 @@ func (p *procLook) fds(dir string) {
 			continue
 		}
 		id, ok := idOf(fd.Stat)
-		if !ok || p.t.held.is(p.pid, fd.Name) || id.Kind == KindBlock && p.t.reads(p.pid, fd.Name) {
+		if !ok || p.t.held.is(p.pid, fd.Name) || p.t.reads(p.pid, fd.Name) {
 			continue
 		}
 		rel := p.t.Relate(id)

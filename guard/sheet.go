@@ -30,6 +30,7 @@ type Finding struct {
 	Vouched  string   // for blindness: the stronger evidence that makes up for it
 
 	record   bool // only a toolstack's record of a running domain says so
+	onlyUs   bool // of readers: we are, and nobody else
 	besideDD bool // dd to a file goes on all the same, for what else is known
 }
 
@@ -387,11 +388,11 @@ func vouch(fs []Finding, severalWays, layered bool) {
 }
 
 // explainReaders marks a lease that readers keep us from as one that dd does without,
-// where a process is known that reads the very file. Readers that no line names may
-// be a machine's.
+// where a process is known that reads the very file, or nobody does but we. Readers
+// that no line names may be a machine's.
 func explainReaders(fs []Finding) {
 	known := slices.ContainsFunc(fs, func(f Finding) bool { return f.Code == FDRead && f.Relation == Same })
 	for i := range fs {
-		fs[i].besideDD = fs[i].besideDD || known && fs[i].Code == LeaseReaders
+		fs[i].besideDD = fs[i].besideDD || (known || fs[i].onlyUs) && fs[i].Code == LeaseReaders
 	}
 }

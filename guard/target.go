@@ -90,7 +90,7 @@ type Target struct {
 	stack  *stack // as of the look that is going on
 	foot   []span
 	held   *held      // what we hold of the target ourselves, from the second look on
-	own    []*os.File // devices that we read, which may be the target
+	own    []*os.File // what we read, which may be the target
 
 	// glance is how xenstore is scanned by one who watches it for changes; nil for
 	// all others, who scan it until it is quiet.
@@ -245,7 +245,7 @@ func (p *pin) release() error {
 	return p.Handle.Close()
 }
 
-// reads tells a descriptor of a device that we read ourselves, as dd's input is.
+// reads tells a descriptor that we read ourselves, as dd's input is.
 func (t *Target) reads(pid, fd string) bool {
 	return len(t.own) > 0 && pid == ownPID() && slices.ContainsFunc(t.own, func(f *os.File) bool { return fd == strconv.Itoa(int(f.Fd())) })
 }
@@ -262,6 +262,17 @@ func (t *Target) ownReaders() (n int) {
 		}
 	}
 	return n
+}
+
+// ownFile gives what of that is the target, a file; nil if nothing is.
+func (t *Target) ownFile() *os.File {
+	for _, f := range t.own {
+		var st unix.Stat_t
+		if err := unix.Fstat(int(f.Fd()), &st); err == nil && st.Mode&unix.S_IFMT == unix.S_IFREG && FileID(st.Dev, st.Ino) == t.ID {
+			return f
+		}
+	}
+	return nil
 }
 
 // Exists reports whether the target was there when it was resolved.

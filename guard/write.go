@@ -25,7 +25,7 @@ type Guard struct {
 	Source     *Target    // what is copied onto the target; nil if nothing is
 	Command    []string   // the operation as it was typed, for the record of an unfinished write
 	NoClaim    bool       // do not have Xen refuse a device while it is written
-	Own        []*os.File // what we read meanwhile, as dd does its input: if that is the target, a device, it is no reason to refuse
+	Own        []*os.File // what we read meanwhile, as dd does its input: if that is the target, it is no reason to refuse, and explains no other reader
 	flags      int        // further flags of open(2) for the working descriptor
 
 	// Notice is told what is worth saying while work runs, and breaks nothing, one
@@ -332,6 +332,7 @@ func (g *Guard) open(t *Target, first Evidence) error {
 		return err
 	}
 	t.held = g.holding(file, slices.ContainsFunc(first.Findings, func(f Finding) bool { return f.Code == LeaseReaders }))
+	t.held.onlyUs = slices.ContainsFunc(first.Findings, func(f Finding) bool { return f.onlyUs })
 	return nil
 }
 
