@@ -119,9 +119,28 @@ func runDD(words []string, con *console) int {
 		d.interrupted(s)
 	}
 	if err != nil {
-		status = ddStatus(err)
-		d.fail(err, status)
+		return d.failed(err)
 	}
+	return status
+}
+
+// failed says an error of the guard's, or of what follows the copying, and gives the
+// exit status. dd says itself what is wrong with the copying.
+func (d *ddRun) failed(err error) int {
+	status := ddStatus(err)
+	if status == exitIncomplete {
+		d.job.Stats() // unless all was copied, when they were printed
+	}
+	var closing *fs.PathError
+	if status == exitFailed && errors.As(err, &closing) && closing.Op == "close" && closing.Path == d.plan.Out {
+		status = d.job.FailedToClose(closing)
+		var left *guard.LeftError
+		if !errors.As(err, &left) {
+			return status
+		}
+		err = left
+	}
+	d.fail(err, status)
 	return status
 }
 
@@ -177,7 +196,7 @@ func (d *ddRun) run(ctx context.Context) (status int, err error) {
 	}
 	started := false
 	work := func(ctx context.Context, f *os.File) (err error) {
-		started = true
+		started, d.writes = true, false // from here on something was, perhaps
 		status, err = d.job.Copy(ctx, f, false)
 		return err
 	}

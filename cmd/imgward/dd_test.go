@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -15,6 +16,8 @@ import (
 	"testing"
 	"time"
 
+	"imgward/guard"
+	"imgward/imageops/ddcmd"
 	"imgward/internal/testkit"
 )
 
@@ -418,6 +421,66 @@ func TestProgressOnATerminal(t *testing.T) {
 		} else if got != want {
 			t.Errorf("%q\ndd: %q", got, want)
 		}
+	}
+}
+
+// What fails behind the copying is told without saying that nothing was written.
+func TestFailureBehindTheCopying(t *testing.T) {
+	closing := &fs.PathError{Op: "close", Path: "out", Err: syscall.EIO}
+	left := &guard.LeftError{Path: "out", Err: syscall.EPERM}
+	for _, tt := range []struct {
+		err  error
+		want []string
+	}{
+		{closing, []string{"dd: closing output file 'out': Input/output error"}},
+		{left, []string{"imgward: withdraw the claim"}},
+		{errors.Join(left, closing), []string{"dd: closing output file 'out': Input/output error", "imgward: withdraw the claim"}},
+		{errors.New("give back the lease"), []string{"imgward: give back the lease"}},
+	} {
+		var said strings.Builder
+		con := &console{out: &said, err: &said, getenv: func(string) string { return "" }}
+		plan, _, err := ddcmd.Locale{}.Parse([]string{"of=out"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		d := &ddRun{ui: &ui{con: con}, plan: plan, job: &ddcmd.Job{Plan: plan, Stderr: con.err}}
+		if got := d.failed(tt.err); got != exitFailed {
+			t.Errorf("%v: status %d", tt.err, got)
+		}
+		lines := strings.Split(strings.TrimSuffix(said.String(), "\n"), "\n")
+		if len(lines) != len(tt.want) {
+			t.Errorf("%v: %q", tt.err, lines)
+			continue
+		}
+		for i, want := range tt.want {
+			if !strings.HasPrefix(lines[i], want) {
+				t.Errorf("%v: %q, want %q", tt.err, lines, tt.want)
+			}
+		}
+	}
+}
+
+// A write that somebody stops ends its line of progress, and says how far it came,
+// before it says why.
+func TestStoppedDDSaysHowFar(t *testing.T) {
+	testkit.Need(t, "root", "losetup")
+	bin := program(t)
+	dir := lab(t)
+	device := loop(t, write(t, filepath.Join(dir, "loop.img"), 1<<20, 1))
+	k := talk(t, nil, append([]string{bin, "dd", "of=" + device, "bs=512", "status=progress"}, strings.Fields(newWords(t, device))...)...)
+	for range 3 { // until a second has gone by, and there is a line of progress
+		k.feed(t, 512)
+		time.Sleep(time.Second)
+	}
+	f, err := os.OpenFile(device, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	_ = k.cmd.Wait()
+	want := regexp.MustCompile(`(?s)^(\r[^\n]*)+\n3\+0 records in\n3\+0 records out\n1536 bytes .*copied, T, R\nimgward: `)
+	if got := k.said(); k.cmd.ProcessState.ExitCode() != exitIncomplete || !want.MatchString(got) {
+		t.Errorf("%v: %q", k.cmd.ProcessState, got)
 	}
 }
 

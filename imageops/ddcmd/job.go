@@ -222,6 +222,12 @@ func (j *Job) FailedToOpen(err error) int {
 	return 1
 }
 
+// FailedToClose says that the output could not be closed.
+func (j *Job) FailedToClose(err error) int {
+	j.fail(err, "closing output file %s", j.Locale.file(j.Out))
+	return 1
+}
+
 // TooLarge says that no file can have the size that seek= asks for, if so.
 func (j *Job) TooLarge() bool {
 	if _, ok := offset(j.SeekRecords, j.OBS, j.SeekBytes); ok || !j.HasOut || j.Conv&NoTrunc != 0 {
