@@ -301,6 +301,16 @@ func unescape(s string) string {
 	}
 }
 
+// A seek that is no number of bytes, in an output that can neither seek nor be read.
+func TestSeekTooFarInAPipe(t *testing.T) {
+	t.Chdir(inMemory(t))
+	s := &scene{from: "/dev/zero", args: []string{"status=noxfer", "bs=2", "seek=9223372036854775807"}}
+	got := s.play(t, s.ours(t))
+	if got.Status != 1 || got.Stderr != "dd: 'standard output': cannot seek\n0+0 records in\n0+0 records out\n" {
+		t.Errorf("status %d, %q", got.Status, got.Stderr)
+	}
+}
+
 // A descriptor that reads nothing but an error says so, and what was read before
 // is written.
 func TestReadErrorAfterData(t *testing.T) {

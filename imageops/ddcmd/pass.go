@@ -112,6 +112,10 @@ func (j *Job) pass(e *endpoint, records, bytes, block int64) (recordsLeft, bytes
 			}
 			return 0, 0, err
 		}
+		if err != nil && failed == nil {
+			j.say("%s: cannot %s", j.Locale.fileIfNeeded(e.name), what) // nobody tried
+			return 0, 0, errQuit
+		}
 		if err != nil {
 			return 0, 0, j.quit(failed, "%s: cannot %s", j.Locale.fileIfNeeded(e.name), what)
 		}
