@@ -125,15 +125,42 @@ func (j *Job) whole() int64 {
 }
 
 // drain writes what the pipeline reads, until something is not as usual, and gives
-// how much was written.
+// how much was written. While it waits for more it may be stopped, and what is
+// counted is what was written, in the middle of a block, too; of the block that is
+// left to the loop over single blocks nothing is counted in the end.
 func (j *Job) drain(p *pipeline) (moved int64, _ error) {
 	full := j.counts
-	for piece := range p.full {
+	count := func(part int64) {
+		blocks := moved / j.IBS
+		j.counts.inFull, j.counts.outFull = full.inFull+blocks, full.outFull+blocks
+		j.counts.inPartial, j.counts.outPartial = full.inPartial, full.outPartial
+		j.counts.written = full.written + blocks*j.IBS + part
+		if part > 0 {
+			j.counts.inPartial++
+			j.counts.outPartial++
+		}
+	}
+	for {
+		j.mu.Unlock()
+		piece, ok := <-p.full
+		j.mu.Lock()
+		if j.stopped {
+			return moved, errStopped
+		}
+		if !ok {
+			count(0)
+			return moved, nil
+		}
 		done := 0
 		for done < piece.n {
 			n, err := unix.Write(j.out.fd, piece.b[done:piece.n])
 			if err == unix.EINTR {
 				continue
+			}
+			// What the kernel was to write later may have failed, which it tells once.
+			// What it finds wrong with the call itself it finds again.
+			if err != nil && err != unix.EINVAL {
+				j.unsaid = err
 			}
 			if err != nil || n == 0 {
 				break
@@ -141,18 +168,14 @@ func (j *Job) drain(p *pipeline) (moved int64, _ error) {
 			done += n
 		}
 		moved += int64(done)
-		blocks := moved / j.IBS
-		j.counts.inFull, j.counts.outFull, j.counts.written = full.inFull+blocks, full.outFull+blocks, full.written+blocks*j.IBS
 		if done < len(piece.b) {
+			count(0)
 			return moved, nil
 		}
+		count(moved % j.IBS)
 		p.free <- piece.b
 		j.report.progress(&j.counts)
-		if err := j.yield(); err != nil {
-			return moved, err
-		}
 	}
-	return moved, nil
 }
 
 // A pipeline reads ahead, in pieces.

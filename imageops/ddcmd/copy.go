@@ -25,9 +25,6 @@ func (j *Job) copy() error {
 	}
 	for {
 		j.report.progress(&j.counts)
-		if err := j.yield(); err != nil {
-			return err
-		}
 		part, err := j.bulk()
 		if err != nil {
 			return err
@@ -46,6 +43,9 @@ func (j *Job) copy() error {
 		if err != nil {
 			return err
 		}
+	}
+	if j.unsaid != nil {
+		return j.fail(j.unsaid, "error writing %s", j.Locale.file(j.out.name))
 	}
 	return j.finish()
 }

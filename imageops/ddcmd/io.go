@@ -22,16 +22,6 @@ func (j *Job) wait(e *endpoint, do func()) error {
 	return nil
 }
 
-// yield lets others have the lock, if they wait for it.
-func (j *Job) yield() error {
-	j.mu.Unlock()
-	j.mu.Lock()
-	if j.stopped {
-		return errStopped
-	}
-	return nil
-}
-
 // read is one read(2).
 func (j *Job) read(e *endpoint, b []byte) (n int, err error) {
 	for {
@@ -95,7 +85,9 @@ func (j *Job) writeAll(b []byte, done int) (_ int, err error) {
 			}
 		}
 		var n int
-		if stopped := j.wait(&j.out, func() { n, err = unix.Write(j.out.fd, b[done:]) }); stopped != nil {
+		if j.unsaid != nil {
+			err, j.unsaid = j.unsaid, nil // it may be told once only
+		} else if stopped := j.wait(&j.out, func() { n, err = unix.Write(j.out.fd, b[done:]) }); stopped != nil {
 			return done, stopped
 		}
 		switch {

@@ -30,8 +30,8 @@ type Job struct {
 	in, out endpoint
 	conv    *converter
 
-	// mu is held while anything is done but waiting: for input, or for an output
-	// that is neither a file nor a disk. So whoever takes it finds what is counted
+	// mu is held while anything is done but reading, and writing to an output that
+	// is neither a file nor a disk, which may wait for somebody. So whoever takes it finds what is counted
 	// to be what was done, and stops the rest by setting stopped.
 	mu      sync.Mutex
 	stopped bool // nothing may be written any more
@@ -42,6 +42,7 @@ type Job struct {
 	input, output       []byte // buffers; of the output, what is in it
 	converted           []byte
 	bulked              bool  // it was tried
+	unsaid              error // of writing many blocks at once; the next write's
 	previous            int   // the size of the last read
 	partial             int64 // how much of the last block was there, if not all
 	seeked              bool  // the last write was none, but a seek
@@ -120,6 +121,7 @@ func (j *Job) OpenInput() error {
 		}
 	}
 	j.in.examine()
+	j.in.waits = true // a disk may be a bad one, and some files are as pipes
 	return nil
 }
 
