@@ -34,6 +34,9 @@ func (g *Guard) DD(ctx context.Context, path string, flags int, perm fs.FileMode
 	if flags&^ddFlags != 0 {
 		return fmt.Errorf("open %s with flags %#x: %w", quote(path), flags&^ddFlags, unix.EINVAL)
 	}
+	if path == "" {
+		return openError(path, unix.ENOENT)
+	}
 	if flags&unix.O_NOFOLLOW != 0 {
 		var st unix.Stat_t
 		if err := unix.Lstat(path, &st); err == nil && st.Mode&unix.S_IFMT == unix.S_IFLNK {
@@ -146,7 +149,11 @@ func (g *Guard) makeNew(ctx context.Context, path string, flags int, perm fs.Fil
 		return errors.Join(errCame, t.Close())
 	}
 	h := *g
-	h.Collectors = slices.DeleteFunc(slices.Clone(g.collectors()), func(c Collector) bool { return !slices.Contains(forNames, c.Name()) })
+	wanted := forNames
+	if g.Policy.Domain != "" {
+		wanted = slices.Concat(wanted, forDomains)
+	}
+	h.Collectors = slices.DeleteFunc(slices.Clone(g.collectors()), func(c Collector) bool { return !slices.Contains(wanted, c.Name()) })
 	e := h.look(ctx, t)
 	if ctx.Err() != nil {
 		return errors.Join(context.Cause(ctx), t.Close())
@@ -172,6 +179,10 @@ func (g *Guard) makeNew(ctx context.Context, path string, flags int, perm fs.Fil
 // the others find of one is a note to dd.
 var forNames = []string{xen{}.Name(), self{}.Name()}
 
+// forDomains are those that may say, too, that it is the disk of a domain that is shut
+// down, which is asked when the operator says so.
+var forDomains = []string{configs{}.Name(), saved{}.Name()}
+
 // resolveThrough is [Resolve], which with follow goes on where a symbolic link leads
 // that leads nowhere.
 func resolveThrough(ctx context.Context, host *Host, path string, follow bool) (*Target, error) {
@@ -184,7 +195,8 @@ func resolveThrough(ctx context.Context, host *Host, path string, follow bool) (
 			return nil, openError(path, unix.EEXIST)
 		case errors.As(err, &d):
 			if at = d.to; !filepath.IsAbs(at) {
-				at = filepath.Dir(d.from) + "/" + at
+				dir, _ := filepath.Split(d.from) // not cleaned: see fromRoot
+				at = dir + at
 			}
 			continue
 		case err != nil:

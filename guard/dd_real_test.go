@@ -465,6 +465,55 @@ func TestDDReadsItsFile(t *testing.T) {
 	}
 }
 
+// named is a collector that finds the target in a domain's configuration.
+type named struct{ domain string }
+
+func (named) Name() string    { return configs{}.Name() }
+func (named) Reads() []string { return nil }
+func (c named) Collect(_ context.Context, _ *Host, _ *Target, s *Sheet) {
+	s.Found(Finding{Code: ConfigNamed, Domain: c.domain, Subject: "domain " + c.domain})
+}
+
+// A new file may be the disk of the domain that is asserted, and of no other.
+func TestDDToANewFileOfADomain(t *testing.T) {
+	for _, domain := range []string{"web1", "web2"} {
+		b, _ := newDD(t)
+		b.guard.Policy.Domain = "web1"
+		b.guard.Collectors = append(b.guard.Collectors, named{domain})
+		err := b.guard.DD(t.Context(), b.path+".new", asDD, 0o666, writing("new"))
+		var refused *RefusedError
+		switch {
+		case domain == "web1" && err != nil:
+			t.Error(err)
+		case domain != "web1" && (!errors.As(err, &refused) || !slices.Contains(refused.Verdict.Codes(), DomainOther)):
+			t.Errorf("%v, and it is a disk of %s", err, domain)
+		}
+	}
+}
+
+// Behind a symbolic link ".." leads where the kernel says, for a link that leads
+// nowhere as for what is there; and an empty name is none.
+func TestDDToNamesAsTheKernelReadsThem(t *testing.T) {
+	b, _ := newDD(t)
+	dir := t.TempDir()
+	if err := errors.Join(
+		os.MkdirAll(filepath.Join(dir, "real", "sub"), 0o755),
+		os.Symlink(filepath.Join(dir, "real", "sub"), filepath.Join(dir, "link")),
+		os.Symlink("new", filepath.Join(dir, "real", "dangling")),
+	); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.guard.DD(t.Context(), dir+"/link/../dangling", asDD, 0o666, writing("new")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "real", "new")); err != nil {
+		t.Error(err)
+	}
+	if err := b.guard.DD(t.Context(), "", asDD, 0o666, notCalled); !errors.Is(err, fs.ErrNotExist) {
+		t.Error(err)
+	}
+}
+
 // besides is a locker beside which a command runs.
 type besides struct{ *exec.Cmd }
 
