@@ -138,23 +138,24 @@ func screen(w io.Writer) io.Writer {
 // unsuspended keeps the terminal and the shell from suspending us until stop is
 // called: whoever opens the target meanwhile waits for our answer.
 func (u *ui) unsuspended() (stop func()) {
-	stops := []os.Signal{syscall.SIGTSTP, syscall.SIGTTIN, syscall.SIGTTOU}
 	came, done := make(chan os.Signal, 1), make(chan struct{})
-	signal.Notify(came, stops...)
+	signal.Notify(came, syscall.SIGTSTP)
+	// Were these two handled, reading from the terminal in the background would be
+	// tried again for ever: ignored, it is an error (EIO), and writing passes.
+	signal.Ignore(syscall.SIGTTIN, syscall.SIGTTOU)
 	go func() {
 		for {
 			select {
-			case sig := <-came:
-				if sig == syscall.SIGTSTP {
-					u.remark("imgward: cannot be suspended while it writes; ^C stops it safely")
-				}
+			case <-came:
+				u.remark("imgward: cannot be suspended while it writes; ^C stops it safely")
 			case <-done:
 				return
 			}
 		}
 	}()
 	return func() {
-		signal.Reset(stops...)
+		signal.Notify(came, syscall.SIGTTIN, syscall.SIGTTOU) // Reset alone leaves them ignored
+		signal.Reset(syscall.SIGTSTP, syscall.SIGTTIN, syscall.SIGTTOU)
 		close(done)
 	}
 }
