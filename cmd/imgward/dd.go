@@ -284,29 +284,30 @@ func signalOf(err error) syscall.Signal {
 
 // signals sees to dd's signals until stop is called: SIGUSR1 prints the statistics
 // (unless POSIXLY_CORRECT), SIGINT does, too, and ends dd. While the guard holds the
-// output, what ends dd ends the context, and dd when the output was let go. What
-// our parent ignored stays ignored.
+// output, what ends dd ends the context, and dd when the output was let go. SIGINT
+// and SIGHUP that our parent ignored stay ignored; of the others that cannot be
+// known, since Go's runtime has put its own handlers in their place before we begin.
 func (d *ddRun) signals() (_ context.Context, stop func()) {
 	ctx, cancel := context.WithCancelCause(context.Background())
-	came := make(chan os.Signal, 4)
-	for _, s := range []os.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP} {
+	// Each kind has its channel: who asks often must not push out who ends it.
+	came, asked := make(chan os.Signal, 4), make(chan os.Signal, 4)
+	for _, s := range []os.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT} {
 		if !signal.Ignored(s) {
 			signal.Notify(came, s)
 		}
 	}
 	if d.con.getenv("POSIXLY_CORRECT") == "" {
-		signal.Notify(came, syscall.SIGUSR1)
+		signal.Notify(asked, syscall.SIGUSR1)
 	}
 	go func() {
 		for {
 			select {
+			case <-asked:
+				d.job.Stats()
 			case s := <-came:
-				switch s := s.(syscall.Signal); {
-				case s == syscall.SIGUSR1:
-					d.job.Stats()
-				case d.held.Load():
+				if s := s.(syscall.Signal); d.held.Load() {
 					cancel(&signalled{s})
-				default:
+				} else {
 					d.job.Stop()
 					d.interrupted(s)
 				}
@@ -317,6 +318,7 @@ func (d *ddRun) signals() (_ context.Context, stop func()) {
 	}()
 	return ctx, func() {
 		signal.Stop(came)
+		signal.Stop(asked)
 		cancel(nil)
 	}
 }

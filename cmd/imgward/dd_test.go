@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -15,6 +16,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"imgward/guard"
 	"imgward/imageops/ddcmd"
@@ -397,6 +400,61 @@ func TestSignalsOfDD(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// What ends dd is not lost among many who ask for statistics, and SIGQUIT ends it as
+// it ends dd.
+func TestEndAmongQuestions(t *testing.T) {
+	bin := program(t)
+	for _, end := range []syscall.Signal{syscall.SIGTERM, syscall.SIGQUIT} {
+		r, w, err := os.Pipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := unix.FcntlInt(w.Fd(), unix.F_SETPIPE_SZ, 4096); err != nil {
+			t.Fatal(err)
+		}
+		cmd := exec.Command("sh", "-c", "ulimit -c 0; exec "+bin+" dd if=/dev/zero of=/dev/null")
+		cmd.Stderr = w
+		if err := errors.Join(cmd.Start(), w.Close()); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(300 * time.Millisecond) // it has begun
+		for range 100 {                    // more than there is room for
+			if err := cmd.Process.Signal(syscall.SIGUSR1); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(2 * time.Millisecond)
+		}
+		if err := cmd.Process.Signal(end); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(20 * time.Millisecond)
+		said := make(chan []byte, 1)
+		go func() {
+			b, _ := io.ReadAll(r)
+			said <- b
+		}()
+		late := time.AfterFunc(5*time.Second, func() { _ = cmd.Process.Kill() })
+		_ = cmd.Wait()
+		late.Stop()
+		b := <-said
+		if s := cmd.ProcessState.Sys().(syscall.WaitStatus); s.Signal() != end || bytes.Contains(b, []byte("goroutine")) {
+			t.Errorf("%v: ended by %v: %.300q", end, s.Signal(), b)
+		}
+	}
+}
+
+// In the background the terminal gives an error and does not stop us.
+func TestTerminalInTheBackground(t *testing.T) {
+	stop := (&ui{}).unsuspended()
+	if !signal.Ignored(syscall.SIGTTIN) || !signal.Ignored(syscall.SIGTTOU) {
+		t.Error("reading from a terminal is tried for ever")
+	}
+	stop()
+	if signal.Ignored(syscall.SIGTTIN) || signal.Ignored(syscall.SIGTTOU) {
+		t.Error("they stay ignored")
 	}
 }
 
