@@ -84,7 +84,8 @@ func runDD(words []string, con *console) int {
 		return fail(err.Error(), true)
 	}
 	d.said = said
-	operands, option, err := ddOptions(words, con.getenv("POSIXLY_CORRECT") != "")
+	_, posix := os.LookupEnv("POSIXLY_CORRECT") // set is set, also to nothing
+	operands, option, err := ddOptions(words, posix)
 	switch {
 	case err != nil:
 		return fail(err.Error(), true)
@@ -296,7 +297,7 @@ func (d *ddRun) signals() (_ context.Context, stop func()) {
 			signal.Notify(came, s)
 		}
 	}
-	if d.con.getenv("POSIXLY_CORRECT") == "" {
+	if _, posix := os.LookupEnv("POSIXLY_CORRECT"); !posix {
 		signal.Notify(asked, syscall.SIGUSR1)
 	}
 	go func() {

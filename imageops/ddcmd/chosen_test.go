@@ -311,6 +311,28 @@ func TestSeekTooFarInAPipe(t *testing.T) {
 	}
 }
 
+// The last byte of a swapped input can be the one that makes a record too long.
+func TestLastByteTruncatesARecord(t *testing.T) {
+	program := testkit.GNUdd(t)
+	t.Chdir(inMemory(t))
+	s := &scene{stdin: [][]byte{[]byte("abc")}, env: []string{"LC_ALL=C"}, args: []string{"cbs=2", "conv=block,swab", "of=out"}}
+	want, got := s.play(t, s.gnu(t, program)), s.play(t, s.ours(t))
+	if got != want || !strings.Contains(got.Stderr, "1 truncated record\n") {
+		t.Errorf("%q\n%s", got.Stderr, difference(want, got))
+	}
+}
+
+// A short read before a failed one does not surprise whoever reads behind that.
+func TestFailedReadIsNoShortOne(t *testing.T) {
+	j := newJob(t, "if=/dev/zero", "bs=512")
+	j.previous = 100
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if _, err := j.read(&endpoint{fd: -1}, make([]byte, 512)); err == nil || j.previous > 0 {
+		t.Errorf("%v, and the last read had %d bytes", err, j.previous)
+	}
+}
+
 // A descriptor that reads nothing but an error says so, and what was read before
 // is written.
 func TestReadErrorAfterData(t *testing.T) {

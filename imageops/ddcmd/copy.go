@@ -247,7 +247,9 @@ func (j *Job) collect(b []byte) error {
 // ends with a hole its size.
 func (j *Job) finish() error {
 	if j.Conv&reblocks != 0 {
-		if err := j.collect(j.conv.finish(nil)); err != nil {
+		rest := j.conv.finish(nil)
+		j.counts.truncated = j.conv.truncated
+		if err := j.collect(rest); err != nil {
 			return err
 		}
 		if len(j.output) > 0 {

@@ -36,6 +36,7 @@ func (j *Job) read(e *endpoint, b []byte) (n int, err error) {
 		n, err = 0, nil // behind the end of a file that has no whole block there
 	}
 	if err != nil {
+		j.previous = -1
 		return 0, err
 	}
 	if n > 0 && j.warnPartial && 0 < j.previous && j.previous < len(b) {

@@ -43,7 +43,7 @@ type Job struct {
 	converted           []byte
 	bulked              bool  // it was tried
 	unsaid              error // of writing many blocks at once; the next write's
-	previous            int   // the size of the last read
+	previous            int   // the size of the last read, -1 if it failed
 	partial             int64 // how much of the last block was there, if not all
 	seeked              bool  // the last write was none, but a seek
 	status              int
@@ -358,7 +358,11 @@ func (j *Job) prepare() error {
 func (j *Job) sync() bool {
 	ok := true
 	if j.Conv&FDataSync != 0 {
-		if err := unix.Fdatasync(j.out.fd); err != nil {
+		err := unix.Fdatasync(j.out.fd)
+		for err == unix.EINTR {
+			err = unix.Fdatasync(j.out.fd)
+		}
+		if err != nil {
 			if err != unix.ENOSYS && err != unix.EINVAL {
 				j.fail(err, "fdatasync failed for %s", j.Locale.file(j.out.name))
 				ok = false
