@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -184,7 +185,7 @@ func (d *ddRun) run(ctx context.Context) (status int, err error) {
 	if d.job.OpenInput() != nil {
 		return exitFailed, nil
 	}
-	if !d.plan.HasOut && !holdsBytes(os.Stdout.Stat()) {
+	if !d.plan.HasOut && !holdsBytes(os.Stdout) {
 		return d.job.Copy(ctx, os.Stdout, false)
 	}
 	if d.job.TooLarge() {
@@ -224,27 +225,46 @@ func (d *ddRun) run(ctx context.Context) (status int, err error) {
 func guardSays(err error) bool { return ddStatus(err) != exitFailed }
 
 // openUnguarded opens what there is no guard for: what exists and holds no bytes, a
-// pipe, a terminal, /dev/null. Without a file and an error there is something else.
+// pipe, a terminal, /dev/null, a switch of the kernel's in /proc or /sys. Without a file and an error there is something else.
 func (d *ddRun) openUnguarded() (*os.File, error) {
 	if !d.plan.HasOut {
 		return nil, nil
 	}
-	if st, err := os.Stat(d.plan.Out); err != nil || holdsBytes(st, nil) {
+	pin, err := unix.Open(d.plan.Out, unix.O_PATH|unix.O_CLOEXEC, 0)
+	if err != nil {
 		return nil, nil
+	}
+	at := os.NewFile(uintptr(pin), d.plan.Out)
+	held := holdsBytes(at)
+	if err := at.Close(); held || err != nil {
+		return nil, err
 	}
 	f, err := d.job.OpenOutput(0)
 	if err != nil {
 		return nil, err
 	}
-	if holdsBytes(f.Stat()) {
+	if holdsBytes(f) {
 		return nil, f.Close() // it was replaced meanwhile, and nothing happened to it
 	}
 	return f, nil
 }
 
 // holdsBytes tells a file or a block device. What is not known is taken for one.
-func holdsBytes(st fs.FileInfo, err error) bool {
-	return err != nil || st.Mode().IsRegular() || st.Mode()&(os.ModeDevice|os.ModeCharDevice) == os.ModeDevice
+func holdsBytes(f *os.File) bool {
+	st, err := f.Stat()
+	if err != nil || st.Mode()&(os.ModeDevice|os.ModeCharDevice) == os.ModeDevice {
+		return true
+	}
+	var at unix.Statfs_t
+	return st.Mode().IsRegular() && (unix.Fstatfs(int(f.Fd()), &at) != nil || !slices.Contains(kernelsOwn, int64(at.Type)))
+}
+
+// kernelsOwn are the file systems whose regular files are the kernel's to answer, and
+// hold no image (statfs(2), f_type).
+var kernelsOwn = []int64{
+	unix.PROC_SUPER_MAGIC, unix.SYSFS_MAGIC, unix.CGROUP_SUPER_MAGIC, unix.CGROUP2_SUPER_MAGIC, unix.DEBUGFS_MAGIC, unix.TRACEFS_MAGIC,
+	unix.SECURITYFS_MAGIC, unix.SELINUX_MAGIC, unix.EFIVARFS_MAGIC, unix.BPF_FS_MAGIC, unix.PSTOREFS_MAGIC,
+	0x62656570, // configfs (fs/configfs/mount.c)
 }
 
 // guarded calls work with a guard, while a signal ends the context instead of the

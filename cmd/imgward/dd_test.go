@@ -542,6 +542,17 @@ func TestStoppedDDSaysHowFar(t *testing.T) {
 	}
 }
 
+// What the kernel shows as files holds no image: it is set as with dd.
+func TestDDSetsTheKernel(t *testing.T) {
+	bin := program(t)
+	lab(t)
+	for _, line := range []string{" of=/proc/self/oom_score_adj", " >/proc/self/oom_score_adj"} {
+		if out, err := exec.Command("sh", "-c", "printf 900 | "+bin+" dd status=none"+line).CombinedOutput(); err != nil || len(out) > 0 {
+			t.Errorf("%s: %v: %s", line, err, out)
+		}
+	}
+}
+
 // What is in use is refused with the guard's status, and is what it was before;
 // nothing was truncated.
 func TestRefusedDD(t *testing.T) {
