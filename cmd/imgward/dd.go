@@ -63,11 +63,10 @@ const ddTry = "Try 'dd --help' for more information."
 // A ddRun is one command line of dd's.
 type ddRun struct {
 	*ui
-	words []string
-	said  ddSaid
-	plan  *ddcmd.Plan
-	job   *ddcmd.Job
-	held  atomic.Bool // the output is held by the guard, and is to be let go
+	said ddSaid
+	plan *ddcmd.Plan
+	job  *ddcmd.Job
+	held atomic.Bool // the output is held by the guard, and is to be let go
 }
 
 // runDD carries out dd's command line and gives the exit status.
@@ -79,7 +78,7 @@ func runDD(words []string, con *console) int {
 		}
 		return exitFailed
 	}
-	d := &ddRun{ui: &ui{con: con, writes: true}, words: words}
+	d := &ddRun{ui: &ui{con: con, writes: true}}
 	said, words, err := splitDD(words)
 	if err != nil {
 		return fail(err.Error(), true)
@@ -111,7 +110,7 @@ func runDD(words []string, con *console) int {
 	}
 	d.plan = plan
 	d.job = &ddcmd.Job{
-		Plan: plan, Locale: locale, Stdin: os.Stdin, Stdout: os.Stdout, Stderr: con.err,
+		Plan: plan, Locale: locale, Stdin: os.Stdin, Stderr: con.err,
 		BrokenPipe: func() { die(syscall.SIGPIPE) },
 	}
 	ctx, stop := d.signals()
@@ -239,7 +238,7 @@ func (d *ddRun) openUnguarded() (*os.File, error) {
 	if err := at.Close(); held || err != nil {
 		return nil, err
 	}
-	f, err := d.job.OpenOutput(0)
+	f, err := d.job.OpenOutput()
 	if err != nil {
 		return nil, err
 	}
@@ -274,7 +273,7 @@ func (d *ddRun) guarded(ctx context.Context, work func(ctx context.Context, g *g
 	defer d.held.Store(false)
 	// A reader of messages that is gone does not stop a write in the middle.
 	signal.Ignore(syscall.SIGPIPE)
-	s, err := d.connect(ctx, d.said.policy(), append([]string{"imgward", "dd"}, d.words...))
+	s, err := d.connect(ctx, d.said.policy(), nil)
 	if err != nil {
 		return err
 	}

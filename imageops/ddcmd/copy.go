@@ -215,6 +215,9 @@ func (j *Job) reblock(b []byte) error {
 	}
 	for len(b) > 0 {
 		n := min(len(b), portion)
+		if j.conv.block { // of which each byte may end a record, that is padded
+			n = min(n, int(max(1, mostPadded/j.conv.width)))
+		}
 		j.converted = j.conv.convert(j.converted[:0], b[:n])
 		j.counts.truncated = j.conv.truncated
 		if err := j.collect(j.converted); err != nil {
@@ -224,6 +227,9 @@ func (j *Job) reblock(b []byte) error {
 	}
 	return nil
 }
+
+// mostPadded is how much padding is made at once, or else that of one record.
+const mostPadded = 16 << 20
 
 // collect adds to the output's block, and writes each that is full.
 func (j *Job) collect(b []byte) error {

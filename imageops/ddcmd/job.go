@@ -20,7 +20,6 @@ type Job struct {
 	*Plan
 	Locale Locale
 	Stdin  *os.File
-	Stdout *os.File
 	Stderr io.Writer
 
 	// BrokenPipe is called when nobody reads what is written any more. When it
@@ -206,12 +205,12 @@ func (p *Plan) OutputFlags() []int {
 	return []int{unix.O_WRONLY | flags}
 }
 
-// OpenOutput opens of= as dd does, with more flags of open(2).
-func (j *Job) OpenOutput(more int) (*os.File, error) {
+// OpenOutput opens of= as dd does.
+func (j *Job) OpenOutput() (*os.File, error) {
 	var fd int
 	var err error
 	for _, flags := range j.OutputFlags() {
-		if fd, err = open(j.Out, flags|more, Perm); err == nil {
+		if fd, err = open(j.Out, flags, Perm); err == nil {
 			return os.NewFile(uintptr(fd), j.Out), nil
 		}
 	}

@@ -224,7 +224,7 @@ func (s *scene) ours(t *testing.T) func(stdin, stdout *os.File, stderr io.Writer
 			}
 			return 1
 		}
-		j := &Job{Plan: plan, Locale: locale, Stdin: stdin, Stdout: stdout, Stderr: stderr}
+		j := &Job{Plan: plan, Locale: locale, Stdin: stdin, Stderr: stderr}
 		if err := j.OpenInput(); err != nil {
 			return 1
 		}
@@ -233,7 +233,7 @@ func (s *scene) ours(t *testing.T) func(stdin, stdout *os.File, stderr io.Writer
 			if j.TooLarge() {
 				return 1
 			}
-			if f, err = j.OpenOutput(0); err != nil {
+			if f, err = j.OpenOutput(); err != nil {
 				return j.FailedToOpen(err)
 			}
 		}

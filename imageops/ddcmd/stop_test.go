@@ -1,6 +1,7 @@
 package ddcmd
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -31,7 +32,7 @@ func TestStoppedInABlock(t *testing.T) {
 	t.Chdir(inMemory(t))
 	for range 20 {
 		j := newJob(t, "if=/dev/zero", "of=out", "bs=64M", "count=8")
-		f, err := j.OpenOutput(0)
+		f, err := j.OpenOutput()
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -50,6 +51,26 @@ func TestStoppedInABlock(t *testing.T) {
 	}
 }
 
+// Empty lines are padded some at a time, however long their records are.
+func TestPaddingInPortions(t *testing.T) {
+	t.Chdir(inMemory(t))
+	if err := os.WriteFile("lines", bytes.Repeat([]byte("\n"), 100), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	j := newJob(t, "if=lines", "of=out", "conv=block", "cbs=1M", "obs=1M")
+	f, err := j.OpenOutput()
+	if err != nil {
+		t.Fatal(err)
+	}
+	status, err := j.Copy(t.Context(), f, true)
+	if st, serr := os.Stat("out"); status != 0 || err != nil || serr != nil || st.Size() != 100<<20 {
+		t.Errorf("status %d, %v, %v", status, err, serr)
+	}
+	if cap(j.converted) > 2*mostPadded {
+		t.Errorf("%d bytes of padding in memory", cap(j.converted))
+	}
+}
+
 // One who waits for a file that gives nothing, as /proc/kmsg does, can be stopped,
 // and asked how far he is.
 func TestStoppedWhileReadingAFile(t *testing.T) {
@@ -63,7 +84,7 @@ func TestStoppedWhileReadingAFile(t *testing.T) {
 	j := newJob(t, "if=/dev/null", "of=out", "bs=512")
 	j.in.file.Close()
 	j.in.fd, j.in.file, j.in.mode = int(r.Fd()), nil, unix.S_IFREG // for all that it knows
-	f, err := j.OpenOutput(0)
+	f, err := j.OpenOutput()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -89,7 +110,7 @@ func TestStoppedWhileReadingAFile(t *testing.T) {
 func TestErrorIsToldOnce(t *testing.T) {
 	t.Chdir(inMemory(t))
 	j := newJob(t, "if=/dev/zero", "of=out", "bs=4096", "conv=notrunc")
-	f, err := j.OpenOutput(0)
+	f, err := j.OpenOutput()
 	if err != nil {
 		t.Fatal(err)
 	}
