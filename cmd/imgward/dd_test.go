@@ -307,7 +307,19 @@ func (k *talker) feed(t *testing.T, n int) {
 	if _, err := k.stdin.Write(bytes.Repeat([]byte("x"), n)); err != nil {
 		t.Fatal(err)
 	}
-	k.asleep(t)
+	pipe := int(k.stdin.(*os.File).Fd())
+	for range 3000 { // before it reads, it may sleep, too
+		left, err := unix.IoctlGetInt(pipe, unix.TIOCINQ)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if left == 0 {
+			k.asleep(t)
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	t.Fatal("what it was fed is not read")
 }
 
 // asleep waits until the process has nothing to do but to wait for input: its
