@@ -53,7 +53,8 @@ case_killed() {
 	attach_refused /dev/mapper/vg0-web1,xvdc,w
 	imgward release /dev/vg0/web1
 	no claims
-	all_work
+	xl create -q -p /root/web1.cfg
+	destroy web1
 }
 
 # A domain that was just started is found, and the claim withdrawn.

@@ -138,8 +138,7 @@ reboot_refused() {
 	grep -q 'is mounted.* in a guest domain' $log
 	finish /dev/vg0/web2
 	no xl domid web2
-	domu web2 "$(phy /dev/vg0/web2 xvda)"
-	destroy web2
+	config web2 "$(phy /dev/vg0/web2 xvda)"
 }
 
 # left_behind: what a killed overwrite leaves, and what check says to do
