@@ -61,7 +61,8 @@ fuzz: ## each fuzz target for FUZZTIME (20s)
 
 bench: deps build ## copies, and checks of an idle and a crowded host, beside their peers, and what the hold costs and how soon it breaks; BENCH_SIZE, BENCH_DIR, BENCH_ONLY
 	@go run ./bench
-	@go test ./cmd/imgward -run '^$$' -bench 'Check|Hold' -benchtime 11x
+	@go test ./cmd/imgward -run '^$$' -bench Check -benchtime 11x
+	@go test ./cmd/imgward -run '^$$' -bench Hold -benchtime 11x
 	@go test ./guard -run '^$$' -bench 'XenWatch|Rescan' -benchtime 50x
 
 demo: deps build ## what imgward refuses and why, on throw-away images
