@@ -3,6 +3,7 @@ package ddcmd
 import (
 	"bytes"
 	"io"
+	"slices"
 
 	"golang.org/x/sys/unix"
 )
@@ -22,13 +23,17 @@ func (j *Job) wait(e *endpoint, do func()) error {
 	return nil
 }
 
-// read is one read(2).
+// read is one read(2). A device without an end gives less than it is asked for when
+// a signal comes (drivers/char/mem.c and random.c in Linux); what it gives then is
+// not the end of a block, because it may be one of the runtime's own.
 func (j *Job) read(e *endpoint, b []byte) (n int, err error) {
-	for {
-		if stopped := j.wait(e, func() { n, err = unix.Read(e.fd, b) }); stopped != nil {
+	for have := 0; ; have = n {
+		var got int
+		if stopped := j.wait(e, func() { got, err = unix.Read(e.fd, b[have:]) }); stopped != nil {
 			return 0, stopped
 		}
-		if err != unix.EINTR {
+		n = have + max(0, got)
+		if err != unix.EINTR && (got <= 0 || n == len(b) || !e.endless()) {
 			break
 		}
 	}
@@ -47,6 +52,12 @@ func (j *Job) read(e *endpoint, b []byte) (n int, err error) {
 	}
 	j.previous = n
 	return n, nil
+}
+
+// endless reports whether an endpoint is /dev/zero, full, random or urandom (Linux,
+// Documentation/admin-guide/devices.txt).
+func (e *endpoint) endless() bool {
+	return e.mode == unix.S_IFCHR && unix.Major(e.rdev) == 1 && slices.Contains([]uint32{5, 7, 8, 9}, unix.Minor(e.rdev))
 }
 
 // readRecord is one read, or with iflag=fullblock as many as make b full.

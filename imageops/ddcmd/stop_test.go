@@ -7,6 +7,7 @@ import (
 	"io"
 	"math"
 	"os"
+	"sync"
 	"testing"
 	"time"
 
@@ -48,6 +49,37 @@ func TestStoppedInABlock(t *testing.T) {
 			t.Errorf("%d bytes are written, %d counted", st.Size(), j.counts.written)
 		}
 		j.mu.Unlock()
+	}
+}
+
+// A signal, as the runtime sends to its own threads, makes no short block of a device
+// without an end.
+func TestSignalsMakeNoShortBlocks(t *testing.T) {
+	t.Chdir(inMemory(t))
+	ended := make(chan struct{})
+	var sending sync.WaitGroup
+	sending.Go(func() {
+		for {
+			select {
+			case <-ended:
+				return
+			default:
+				_ = unix.Kill(os.Getpid(), unix.SIGURG)
+			}
+		}
+	})
+	defer sending.Wait()
+	defer close(ended)
+	for _, device := range []string{"zero", "urandom"} {
+		j := newJob(t, "if=/dev/"+device, "of=out", "bs=1M", "count=30", "conv=swab")
+		f, err := j.OpenOutput()
+		if err != nil {
+			t.Fatal(err)
+		}
+		status, err := j.Copy(t.Context(), f, true)
+		if st, serr := os.Stat("out"); status != 0 || err != nil || serr != nil || st.Size() != 30<<20 {
+			t.Errorf("%s: status %d, %v, %v, %d full blocks", device, status, err, serr, j.counts.inFull)
+		}
 	}
 }
 
