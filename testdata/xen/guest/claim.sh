@@ -138,7 +138,8 @@ reboot_refused() {
 	grep -q 'is mounted.* in a guest domain' $log
 	finish /dev/vg0/web2
 	no xl domid web2
-	config web2 "$(phy /dev/vg0/web2 xvda)"
+	domu web2 "$(phy /dev/vg0/web2 xvda)"
+	destroy web2
 }
 
 # left_behind: what a killed overwrite leaves, and what check says to do
