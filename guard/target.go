@@ -245,36 +245,6 @@ func (p *pin) release() error {
 	return p.Handle.Close()
 }
 
-// reads tells a descriptor that we read ourselves, as dd's input is.
-func (t *Target) reads(pid, fd string) bool {
-	return len(t.own) > 0 && pid == ownPID() && slices.ContainsFunc(t.own, func(f *os.File) bool { return fd == strconv.Itoa(int(f.Fd())) })
-}
-
-// ownReaders counts what of that is the target, and not the very opening of it that
-// we hold: the kernel counts that once.
-func (t *Target) ownReaders() (n int) {
-	for _, f := range t.own {
-		var st unix.Stat_t
-		if err := unix.Fstat(int(f.Fd()), &st); err == nil && st.Mode&unix.S_IFMT == unix.S_IFBLK && BlockID(st.Rdev) == t.ID {
-			if !t.held.shares(ownPID(), strconv.Itoa(int(f.Fd()))) {
-				n++
-			}
-		}
-	}
-	return n
-}
-
-// ownFile gives what of that is the target, a file; nil if nothing is.
-func (t *Target) ownFile() *os.File {
-	for _, f := range t.own {
-		var st unix.Stat_t
-		if err := unix.Fstat(int(f.Fd()), &st); err == nil && st.Mode&unix.S_IFMT == unix.S_IFREG && FileID(st.Dev, st.Ino) == t.ID {
-			return f
-		}
-	}
-	return nil
-}
-
 // Exists reports whether the target was there when it was resolved.
 func (t *Target) Exists() bool { return t.ID.Kind != KindMissing }
 

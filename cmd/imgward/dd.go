@@ -224,7 +224,8 @@ func (d *ddRun) run(ctx context.Context) (status int, err error) {
 func guardSays(err error) bool { return ddStatus(err) != exitFailed }
 
 // openUnguarded opens what there is no guard for: what exists and holds no bytes, a
-// pipe, a terminal, /dev/null, a switch of the kernel's in /proc or /sys. Without a file and an error there is something else.
+// pipe, a terminal, /dev/null, a switch of the kernel's in /proc or /sys. Without a
+// file and an error there is something else.
 func (d *ddRun) openUnguarded() (*os.File, error) {
 	if !d.plan.HasOut {
 		return nil, nil

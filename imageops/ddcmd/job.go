@@ -30,8 +30,8 @@ type Job struct {
 	conv    *converter
 
 	// mu is held while anything is done but reading, and writing to an output that
-	// is neither a file nor a disk, which may wait for somebody. So whoever takes it finds what is counted
-	// to be what was done, and stops the rest by setting stopped.
+	// is neither a file nor a disk, which may wait for somebody. So whoever takes it
+	// finds what is counted to be what was done, and stops the rest by setting stopped.
 	mu      sync.Mutex
 	stopped bool // nothing may be written any more
 	ended   bool // it was all done
