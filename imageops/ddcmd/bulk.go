@@ -221,9 +221,13 @@ func (p *pipeline) fill(fd int, total int64) {
 			return
 		}
 		b = b[:min(int64(cap(b)), total-p.read)]
-		n, err := unix.Read(fd, b)
-		if err != nil {
-			return // whoever reads there next will meet it again
+		n := 0
+		for n < len(b) { // a signal makes short reads of some devices
+			m, err := unix.Read(fd, b[n:])
+			if err != nil || m == 0 {
+				break // whoever reads there next will meet it again
+			}
+			n += m
 		}
 		p.read += int64(n)
 		p.full <- piece{b, n}
